@@ -1,0 +1,1 @@
+# What `pip install .` and `cmake --install` lay down. Filled by the folders that own the pieces.

@@ -1,0 +1,49 @@
+// How values look as bytes, in every language: a tag and its data. Arguments, results and stored objects are all such
+// encodings, so a C++ program reads what Python wrote as long as it is plain data.
+//
+// Python writes exact immutable builtins natively and anything else as pickle; it reads every tag. C++ writes plain
+// data and containers and reads everything but pickle. Lengths and counts are u32 little-endian unless said.
+#pragma once
+
+#include <cstdint>
+
+namespace sheaf::runtime {
+
+enum class ValueTag : uint8_t {
+  kNone = 0,
+  kTrue = 1,
+  kFalse = 2,
+  kInt8 = 3,         // 1 byte, signed
+  kInt64 = 4,        // 8 bytes
+  kFloat64 = 5,      // 8 bytes
+  kBytes = 6,        // count, bytes
+  kStr = 7,          // count, UTF-8
+  kTuple = 8,        // count, values
+  kList = 9,         // count, values
+  kDict = 10,        // count, key and value in turn
+  kDependency = 11,  // u32 index: the value of that dependency stands here (top-level ObjectRef arguments)
+  kPickle = 12,      // count, pickle protocol 5, no out-of-band buffers
+  kPickleBuffers = 13,  // see PickleBuffersHead
+  kRefList = 14,     // count n, then n u32 indices into the value's contained references: a list of ObjectRefs
+  kRef = 15,         // u32 index into the value's contained references: one bare ObjectRef
+  kArguments = 16,   // a call: u32 positional count, u32 keyword count, positional values, then (kStr, value) pairs
+  kPickleRefs = 17,  // count, pickle whose persistent ids are indices into the contained references; like kPickle else
+  kArrow = 18,       // block codec for Arrow tables (u32 head length, head, 64-byte aligned buffers)
+};
+
+// After the tag byte, 7 bytes of zero; then this head; then `buffer_count` BufferSpan; then the pickle; then the buffers, each
+// aligned to 64 bytes relative to the payload's start. The payload starts 64-byte aligned in the arena, so buffers
+// are read in place.
+struct PickleBuffersHead {
+  uint64_t pickle_bytes;
+  uint32_t buffer_count;
+  uint32_t flags;          // bit 0: the pickle has persistent ids (contained references)
+};
+struct BufferSpan {
+  uint64_t offset;         // from the payload's start
+  uint64_t length;
+  uint32_t readonly;       // the buffer's own flag; views of stored objects are read-only in any case
+  uint32_t reserved;
+};
+
+}  // namespace sheaf::runtime

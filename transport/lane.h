@@ -1,0 +1,110 @@
+// A lane: a duplex pair of single-producer single-consumer rings between two processes of a node.
+//
+// A message is {type, flags, bytes}. Any size goes: what exceeds a quarter of the ring travels in fragments and is put
+// together on the other side. send() never blocks and never fails: what the ring cannot take waits in an overflow list
+// of the sender, in order, and flush() moves it on when the consumer has made room (the consumer rings the sender's
+// bell when it was asked to). A record becomes visible by one release store after its last byte: the death of the
+// sender at any instruction leaves whole messages only. Lane: guarded by its owner's lock (one runtime lock per
+// process); the rings are shared with the peer.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "core/wire.h"
+#include "transport/bell.h"
+#include "transport/lane_region.h"
+
+namespace sheaf::transport {
+
+inline constexpr size_t kRingBytes = 16 * 1024;
+
+// In shared memory. Cursors are free-running byte counts; records are 8-byte aligned and never wrap.
+struct RingBlock {
+  alignas(64) std::atomic<uint64_t> head;          // written by the producer
+  alignas(64) std::atomic<uint64_t> tail;          // written by the consumer
+  alignas(64) std::atomic<uint32_t> want_space;    // producer: ring me when you have consumed
+  alignas(64) std::byte data[kRingBytes];
+};
+
+struct RecordHeader {
+  uint32_t length;   // of the payload, without this header and padding
+  uint16_t type;     // message type; 0xffff = filler up to the end of the ring
+  uint16_t flags;    // low 8 bits: the sender's; kMoreFragments is ours
+};
+static_assert(sizeof(RecordHeader) == 8);
+inline constexpr uint16_t kMoreFragments = 0x8000;
+
+// Where both ends of a lane are; made by the daemon, one for each side. All offsets are in the LaneRegion.
+struct LaneInfo {
+  RegionOffset tx_ring = 0;
+  RegionOffset rx_ring = 0;
+  RegionOffset peer_bell = 0;
+  uint32_t peer_lane = 0;   // our number at the peer's bell
+  uint32_t own_lane = 0;    // its number at our bell
+  template <class A>
+  void fields(A& a) { a(tx_ring, rx_ring, peer_bell, peer_lane, own_lane); }
+};
+
+// A received message. The payload is a view into the ring, or into the lane's reassembly buffer, until pop().
+struct Message {
+  uint16_t type = 0;
+  uint16_t flags = 0;
+  wire::Bytes payload;
+};
+
+class Lane {
+ public:
+  // kInvalidArgument when an offset lies outside the region.
+  static Result<Lane> open(const LaneRegion& region, const LaneInfo& info);
+  Lane(Lane&&) = default;
+
+  // Queues one message: head and body are copied, one after the other. Rings the peer's bell.
+  void send(uint16_t type, wire::Bytes head, wire::Bytes body = {}, uint16_t flags = 0);
+  // Moves overflow into the ring as far as it goes. True when nothing is left over.
+  bool flush();
+  size_t overflow_bytes() const { return overflow_bytes_; }
+
+  // The oldest unconsumed message, if one is complete.
+  std::optional<Message> peek();
+  // Consumes what peek() returned, which becomes invalid.
+  void pop();
+  // True when no complete or partial message waits.
+  bool rx_empty() const;
+  uint32_t own_lane() const { return info_.own_lane; }
+
+ private:
+  Lane() = default;
+  bool try_write(uint16_t type, uint16_t flags, wire::Bytes head, wire::Bytes body);
+  std::byte* reserve(uint32_t length);
+  void publish(uint64_t new_head);
+
+  struct Overflow {
+    uint16_t type;
+    uint16_t flags;
+    std::string bytes;
+    size_t sent = 0;  // fragments of `bytes` already in the ring
+  };
+
+  LaneInfo info_;
+  RingBlock* tx_ = nullptr;
+  RingBlock* rx_ = nullptr;
+  BellRinger peer_;
+  uint64_t tx_head_ = 0;       // our copy of tx_->head
+  uint64_t tx_tail_seen_ = 0;  // last value read of tx_->tail
+  uint64_t rx_tail_ = 0;       // our copy of rx_->tail
+  uint64_t rx_head_seen_ = 0;
+  uint32_t peeked_bytes_ = 0;  // ring bytes to give back at pop(); 0 when the message sits in `assembly_`
+  std::string assembly_;
+  bool assembly_complete_ = false;
+  uint16_t assembly_type_ = 0, assembly_flags_ = 0;
+  std::deque<Overflow> overflow_;
+  size_t overflow_bytes_ = 0;
+};
+
+}  // namespace sheaf::transport
