@@ -8,6 +8,10 @@
 
 namespace sheaf::objstore {
 
+// How a value is at hand. kInline: its bytes travel in messages. kArena: a locator. kError: encoded error bytes.
+// kSpilled: on disk, comes back on demand. Numbers travel on the wire: append only.
+enum class ValueState : uint8_t { kPending = 0, kInline = 1, kArena = 2, kError = 3, kSpilled = 4 };
+
 // 0 = host arena; other kinds are device memories (later).
 enum class MemoryKind : uint8_t { kHost = 0, kDevice = 1 };
 

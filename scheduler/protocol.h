@@ -89,7 +89,7 @@ struct ErrorRecord {
 };
 
 // How a value is at hand. kInline: `bytes`. kArena: `locator`. kError: `bytes` is an encoded ErrorRecord.
-enum class ValueState : uint8_t { kPending = 0, kInline = 1, kArena = 2, kError = 3, kSpilled = 4 };
+using objstore::ValueState;
 
 // ---- Handshake (SOCK_SEQPACKET; fds by SCM_RIGHTS) -------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+#include "objstore/checksum.h"

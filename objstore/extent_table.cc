@@ -1,0 +1,1 @@
+#include "objstore/extent_table.h"

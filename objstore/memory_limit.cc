@@ -1,0 +1,1 @@
+#include "objstore/memory_limit.h"

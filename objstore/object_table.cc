@@ -1,0 +1,1 @@
+#include "objstore/object_table.h"

@@ -1,0 +1,161 @@
+// The node's table of objects as a pure state machine: no I/O, no clock, no memory of the arena.
+//
+// Methods append Actions for the store to perform. Guarantees: an object with a value stays while a live process holds it
+// or an object that contains it lives; after the last of both it is freed by the second quiesce() that follows; the first
+// value of an object is its value; each subscription is answered exactly once, and can be made again. Hold counts are
+// signed: messages of different processes may arrive in any order, and only their sum counts.
+// Owned by the daemon's control loop.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "core/ids.h"
+#include "objstore/locator.h"
+
+namespace sheaf::objstore {
+
+// Why an object has an error for a value although nobody stored one.
+enum class LossCause : uint8_t {
+  kOwnerDied = 0,    // its publisher died before it had a value
+  kFreed = 1,        // free() was called
+  kCorrupt = 2,      // the spilled bytes failed their checksum or could not be read
+  kUnknown = 3,      // nobody on this node knows of it: freed long ago, foreign, or never made
+  kStoreFull = 4,    // (one answer only, the object itself is intact) no room to restore it
+};
+
+// Where spilled bytes are; see spill.h.
+struct SpillPlace {
+  uint64_t file = 0;      // 0 = none
+  uint64_t offset = 0;    // of the record's header
+  uint64_t length = 0;    // of the payload
+  bool operator==(const SpillPlace&) const = default;
+};
+
+// What a subscriber is told. kInline, kError: `bytes`. kArena: `locator`. kSpilled: it asked not to restore.
+struct ObjectEvent {
+  ObjectId id;
+  ValueState state = ValueState::kPending;
+  std::string bytes;
+  Locator locator;
+};
+
+struct NotifyReady { ProcessId process; ObjectEvent event; };
+struct FreeExtent { Locator locator; };                          // once unpinned and no I/O runs on it
+struct StartSpill { ObjectId id; Locator locator; };             // answered by spill_written or spill_failed
+struct TryEvict { ObjectId id; Locator locator; };               // on disk already; answered by evicted, or by nothing
+struct StartRestore { ObjectId id; SpillPlace place; };          // answered by restored or restore_failed
+struct DeleteSpill { SpillPlace place; };
+using Action = std::variant<NotifyReady, FreeExtent, StartSpill, TryEvict, StartRestore, DeleteSpill>;
+using Actions = std::vector<Action>;
+
+class ObjectTable {
+ public:
+  // What subscribers get as `bytes` of an object lost for `cause`. Must be a pure function.
+  using EncodeError = std::function<std::string(LossCause cause, const ObjectId& id)>;
+  explicit ObjectTable(EncodeError encode_error) : encode_error_(std::move(encode_error)) {}
+
+  // ---- Processes. kDaemonProcess is always there. Holds on behalf of a process that is not there are ignored.
+  void process_joined(ProcessId process) { processes_[process]; }
+  // Drops its holds and subscriptions. What it published and never resolved becomes kOwnerDied. Its messages must have
+  // been handled before.
+  void process_died(ProcessId process, Actions& out);
+
+  // ---- Values. The first value wins: a later one is discarded (its extent freed).
+  // +1 hold for `holder` (0 = the sender), every time.
+  void seal(ProcessId sender, const ObjectId& id, const Locator& locator, ProcessId holder,
+            std::span<const ObjectId> contained, Actions& out);
+  // kPending, kInline or kError. +1 hold for the sender at its first publish of this object, none later.
+  void publish(ProcessId sender, const ObjectId& id, ValueState state, std::string bytes,
+               std::span<const ObjectId> contained, Actions& out);
+  // The value is gone for everybody; holders find an error.
+  void free(std::span<const ObjectId> ids, Actions& out);
+
+  // ---- References
+  void hold(ProcessId process, std::span<const ObjectId> add, std::span<const ObjectId> drop);
+  void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, Actions& out);
+  // A subscriber waits for an object that nothing is known of.
+  bool is_unknown(const ObjectId& id) const;
+  // Answers its subscribers with kUnknown. No effect when something is known by now.
+  void fail_unknown(const ObjectId& id, Actions& out);
+  // Every lane was drained once since the last call. Frees what nobody held then and now. True: there are further
+  // candidates, so drain and call again before sleeping.
+  bool quiesce(Actions& out);
+
+  // ---- Spilling
+  // `may_spill`: asked for each object in the arena, least recently used first, until `bytes_needed` are on their way.
+  // Returns the bytes chosen now (StartSpill or TryEvict for each).
+  using MaySpill = std::function<bool(const ObjectId& id, const Locator& locator)>;
+  uint64_t on_pressure(uint64_t bytes_needed, const MaySpill& may_spill, Actions& out);
+  // The bytes are on disk as well. True: the object still is at `locator`, try to evict it now.
+  bool spill_written(const ObjectId& id, const Locator& locator, const SpillPlace& place, Actions& out);
+  void spill_failed(const ObjectId& id, const Locator& locator);
+  // Nobody reads it any more: only the disk has it from now on. The header was made invalid before.
+  void evicted(const ObjectId& id, Actions& out);
+  void restored(const ObjectId& id, const Locator& locator, Actions& out);
+  // kCorrupt: the object is lost. kStoreFull: its subscribers are told, and may ask again.
+  void restore_failed(const ObjectId& id, LossCause cause, Actions& out);
+
+  // ---- Questions
+  struct Entry {
+    ValueState state = ValueState::kPending;
+    bool known = false;          // published or sealed by somebody
+    bool candidate = false;      // queued for quiesce()
+    bool dropped = false;        // the value was freed because nobody held it; only counts are left
+    bool spilling = false;
+    bool restoring = false;
+    bool replaceable = false;    // lost to corruption: a new value is welcome
+    uint32_t containers = 0;     // live objects that contain this one
+    uint64_t size = 0;
+    std::string bytes;
+    Locator locator;             // kArena
+    SpillPlace spill;            // file 0 = no copy on disk
+    std::vector<ObjectId> contained;
+    std::vector<std::pair<ProcessId, int32_t>> holds;    // never 0
+    std::vector<ProcessId> publishers;
+    struct Subscriber { ProcessId process; bool restore; };
+    std::vector<Subscriber> subscribers;
+    std::list<ObjectId>::iterator lru;                   // valid while state == kArena
+  };
+  // Nothing when unknown. Valid until the next call.
+  const Entry* find(const ObjectId& id) const;
+  const std::unordered_map<ObjectId, Entry>& entries() const { return entries_; }
+  size_t process_count() const { return processes_.size(); }
+
+ private:
+  struct ProcessRow {
+    std::unordered_set<ObjectId> holds;         // entries with a count of this process
+    std::unordered_set<ObjectId> interests;     // entries it published or subscribed to
+  };
+  Entry& entry(const ObjectId& id) { return entries_[id]; }
+  ProcessRow* row(ProcessId process);
+  void add_hold(const ObjectId& id, Entry& e, ProcessId process, int32_t delta);
+  static bool is_dead(const Entry& e);
+  void consider(const ObjectId& id, Entry& e);
+  bool take_value(const ObjectId& id, Entry& e, std::span<const ObjectId> contained);
+  void resolve(const ObjectId& id, Entry& e, Actions& out);
+  void lose(const ObjectId& id, Entry& e, LossCause cause, Actions& out);
+  void answer(const ObjectId& id, Entry& e, Entry::Subscriber to, Actions& out);
+  void touch(Entry& e);
+  void release_storage(Entry& e, Actions& out);
+  void release_contained(Entry& e, std::vector<ObjectId>& freed);
+  void collect(const ObjectId& id, Actions& out);
+  void erase_if_empty(const ObjectId& id);
+
+  EncodeError encode_error_;
+  std::unordered_map<ObjectId, Entry> entries_;
+  std::unordered_map<ProcessId, ProcessRow> processes_{{kDaemonProcess, {}}};
+  std::list<ObjectId> lru_;                     // objects in the arena, least recently used first
+  std::vector<ObjectId> fresh_, aged_;          // candidates of this drain round and of the one before
+};
+
+}  // namespace sheaf::objstore

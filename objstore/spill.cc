@@ -1,0 +1,1 @@
+#include "objstore/spill.h"

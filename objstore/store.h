@@ -1,0 +1,160 @@
+// The daemon's object store: arena, extents, table, pins and spill files behind one interface for the control loop.
+//
+// Single-threaded: every method and callback runs on the loop. Callbacks are called from within methods and must not
+// call the store again; queue and send. `process` is always the client a message came from. The loop calls poll() when
+// `wake` asked for it and at next_wakeup(), and quiesce() once after every full round over all lanes.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "core/ids.h"
+#include "core/status.h"
+#include "objstore/arena.h"
+#include "objstore/extent_table.h"
+#include "objstore/object_table.h"
+#include "objstore/pins.h"
+#include "objstore/spill.h"
+
+namespace sheaf::objstore {
+
+using TimePoint = std::chrono::steady_clock::time_point;
+
+struct StoreOptions {
+  Arena* arena = nullptr;                       // outlives the store
+  uint16_t node = 0;
+  std::string spill_directory;                  // "" = never spill. Made by the store, removed at close()
+  uint64_t spill_file_bytes = 100ull << 20;
+  // How long a subscription may wait for an object nobody knows of before it is answered with kUnknown.
+  std::chrono::milliseconds unknown_grace{5000};
+  // How long a restore, or a slab lease, may wait for room before it fails with kStoreFull or kOutOfMemory.
+  std::chrono::milliseconds space_wait{30000};
+
+  std::function<void(ProcessId process, const ObjectEvent& event)> notify;
+  // The answer to an alloc_extent or lease_slab that had to wait.
+  std::function<void(ProcessId process, uint64_t request, Result<Locator> answer)> space_ready;
+  std::function<std::string(LossCause cause, const ObjectId& id)> encode_error;
+  std::function<void()> wake;                   // the only one called from other threads
+};
+
+class Store {
+ public:
+  static Result<std::unique_ptr<Store>> create(StoreOptions options);
+  ~Store();
+
+  // ---- Processes
+  // Before its first message. `pins` lies in the LaneRegion, zeroed; null: it never reads the arena.
+  void process_joined(ProcessId process, PinTableBlock* pins, uint32_t pin_slots);
+  // Handle all its messages first. Holds and subscriptions go, what it published and never resolved becomes kOwnerDied.
+  // `memory_gone`: its address space is gone too (end of file on its socket, or reaped), so that its extents and
+  // pins are released; with false (death-lock) only the table acts, and a second call with true must follow.
+  void process_died(ProcessId process, bool memory_gone = true);
+
+  // ---- Space. An engaged result is the answer; else space_ready brings it, within `wait`. kOutOfMemory says what is
+  // needed, used and pinned by whom. The locator is unsealed, its header unwritten.
+  std::optional<Result<Locator>> alloc_extent(ProcessId process, uint64_t request, uint64_t payload_bytes,
+                                              std::chrono::milliseconds wait, TimePoint now);
+  // {offset, length, generation} of a formatted slab.
+  std::optional<Result<Locator>> lease_slab(ProcessId process, uint64_t request, TimePoint now);
+  // Unknown extents are ignored.
+  void abort_extent(ProcessId process, const Locator& locator);
+
+  // ---- Objects; the rules are ObjectTable's. An error means a broken client: end its session.
+  Status seal(ProcessId process, const ObjectId& id, const Locator& locator, ProcessId holder,
+              std::span<const ObjectId> contained);
+  Status publish(ProcessId process, const ObjectId& id, ValueState state, std::string bytes,
+                 std::span<const ObjectId> contained);
+  // `on_behalf_of` 0 = the sender itself.
+  void hold(ProcessId process, ProcessId on_behalf_of, std::span<const ObjectId> add, std::span<const ObjectId> drop);
+  void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, TimePoint now);
+  void free(std::span<const ObjectId> ids);
+
+  // ---- The loop
+  // True: drain all lanes and call again before sleeping.
+  bool quiesce();
+  // I/O completions, waiting allocations, released pins, expired waits.
+  void poll(TimePoint now);
+  // When poll() is due at the latest; nothing when only an event can bring work.
+  std::optional<TimePoint> next_wakeup(TimePoint now) const;
+  // Stops the I/O threads, deletes the spill files. Waiting requests are answered kCancelled.
+  Status close();
+
+  // ---- Observation
+  struct ObjectInfo {
+    ObjectId id;
+    ValueState state = ValueState::kPending;
+    uint64_t size = 0;                          // payload bytes
+    bool pinned = false;
+    bool on_disk = false;
+    uint32_t containers = 0;
+    std::vector<std::pair<ProcessId, int32_t>> holders;
+  };
+  std::vector<ObjectInfo> list_objects(size_t limit) const;
+  struct PinInfo { ProcessId process; uint64_t objects; uint64_t bytes; };
+  std::vector<PinInfo> list_pins() const;
+  struct Metrics {
+    uint64_t arena_bytes = 0, used_bytes = 0, committed_bytes = 0, largest_free_bytes = 0;
+    uint64_t objects = 0, objects_in_arena = 0, objects_spilled = 0, slabs = 0;
+    uint64_t waiting_allocations = 0, awaiting_unpin = 0;
+    uint64_t spilled_bytes_total = 0, restored_bytes_total = 0, spill_failures_total = 0;
+    uint64_t spill_files = 0, disk_bytes = 0;
+  };
+  Metrics metrics() const;
+  // "need 4.0 MiB, used 60.0 MiB of 64.0 MiB; pinned: process 7 (3 objects, 48.0 MiB)"
+  std::string describe_usage(uint64_t needed_bytes) const;
+
+ private:
+  enum class WaitKind : uint8_t { kExtent, kSlab, kRestore };
+  struct Waiting {
+    WaitKind kind;
+    ProcessId process;
+    uint64_t request;
+    uint64_t payload_bytes;
+    TimePoint deadline;
+    ObjectId id;            // kRestore
+    SpillPlace place;       // kRestore
+  };
+  explicit Store(StoreOptions options);
+
+  void perform(Actions& actions);
+  void free_extent(const Locator& locator);
+  bool try_release(const Locator& locator);
+  void start_spill(const StartSpill& action);
+  void try_evict(const ObjectId& id, const Locator& locator);
+  void start_restore(const StartRestore& action, TimePoint now);
+  void read_back(const Waiting& w, const Locator& locator);
+  void fail_waiting(const Waiting& w, StatusCode code, const std::string& why);
+
+  std::optional<Locator> try_place(const Waiting& w);
+  std::optional<Result<Locator>> place_or_wait(Waiting w, TimePoint now);
+  void make_space();
+  bool serve_waiting(TimePoint now);
+  bool sweep();
+
+  StoreOptions options_;
+  std::byte* base_;
+  ExtentTable extents_;
+  ObjectTable table_;
+  PinRegistry pins_;
+  std::unique_ptr<SpillFiles> spill_;
+  std::deque<Waiting> waiting_;                                  // first come, first served
+  std::vector<Locator> doomed_;                                  // freed, but still pinned or under I/O
+  std::unordered_set<uint64_t> io_offsets_;                      // objects that I/O threads read or write
+  std::deque<std::pair<TimePoint, ObjectId>> unknown_;           // subscriptions to objects nobody knows of
+  std::set<ProcessId> half_dead_;                                // process_died(false) seen, (true) to come
+  TimePoint now_{};                                              // of the call in progress
+  std::string commit_error_;                                     // why the arena could not grow; "" = it could
+  uint64_t spilled_bytes_total_ = 0, restored_bytes_total_ = 0, spill_failures_total_ = 0;
+};
+
+}  // namespace sheaf::objstore
