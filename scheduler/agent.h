@@ -1,0 +1,368 @@
+// The agent: leases, the worker pool and actor placement of one node, as a pure state machine.
+//
+// handle(event, now) returns the actions to perform, in order; nothing else leaves it. No I/O,
+// clock, randomness or threads; the same events give the same actions. It decides who gets which
+// worker and resources; the daemon around it forks, kills, makes lanes and moves messages.
+// Guarantees: the sum of what it has handed out never exceeds the node (except CPUs of blocked
+// workers that run again), and every worker it asked for is in use, idle, or told to go.
+// Owned by the daemon's loop.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "scheduler/node_messages.h"
+#include "scheduler/protocol.h"
+#include "scheduler/resources.h"
+
+namespace sheaf::scheduler {
+
+struct AgentConfig {
+  NodeId node;
+  ResourceMap total;
+  Labels labels;
+  uint32_t max_workers = 1024;            // processes, whatever they do
+  uint32_t max_spawns_in_flight = 0;      // 0: as many as there are CPUs, at least 2
+  uint32_t warm_workers = 0;              // idle workers kept; 0: as many as there are CPUs
+  Time idle_timeout = std::chrono::seconds(1);
+  // then leases are recalled from those who hold more
+  Time starve_after = std::chrono::milliseconds(10);
+  // a starved actor or group may keep freed resources this long
+  Time hold_window = std::chrono::milliseconds(200);
+  // one more worker each, for requests without CPUs
+  Time unmetered_pace = std::chrono::milliseconds(5);
+  Time warn_interval = std::chrono::seconds(30);
+  Time spawn_timeout = std::chrono::seconds(60);
+  Time spawn_retry = std::chrono::milliseconds(100);     // doubles at each failure in a row
+  uint32_t spawn_attempts = 4;            // failures in a row before requests are refused
+  // idle workers told to leave are killed after this
+  Time exit_grace = std::chrono::seconds(10);
+  Time report_interval = std::chrono::milliseconds(100);
+};
+
+// Workers are alike when these are equal.
+struct PoolKey {
+  JobId job = 0;
+  std::string language;
+  std::string runtime_env;
+  auto operator<=>(const PoolKey&) const = default;
+};
+
+// ---- Events -------------------------------------------------------------------------------------
+
+// Level-triggered, as protocol::LeaseRequest. `backlog`: further leases that the client could use
+// now.
+struct LeaseRequested {
+  ProcessId client = 0;
+  JobId job = 0;
+  uint32_t class_id = 0;
+  protocol::SchedulingClass spec;
+  uint32_t backlog = 0;
+};
+// Unknown leases are ignored: the worker may have died meanwhile.
+struct LeaseReturned {
+  ProcessId client = 0;
+  uint64_t lease = 0;
+  bool worker_exits = false;
+};
+struct WorkerBlocked { ProcessId process = 0; };
+struct WorkerUnblocked { ProcessId process = 0; };
+struct WorkerRegistered {
+  uint64_t spawn_token = 0;
+  ProcessId process = 0;
+};
+struct WorkerSpawnFailed {
+  uint64_t spawn_token = 0;
+  // kRuntimeEnvSetup is final for its pool key; anything else is retried
+  protocol::ErrorRecord error;
+};
+// Any process: as a worker, and as a client. reaped = false: dead but its memory and devices are
+// not free yet; a ProcessReaped follows. The daemon tells those who had lanes to it (PeerDown):
+// its leases end with it.
+struct ProcessDied {
+  ProcessId process = 0;
+  protocol::ErrorRecord cause;
+  bool reaped = true;
+};
+struct ProcessReaped { ProcessId process = 0; };
+// Force-cancel: accepted when the process is a worker of this job.
+struct KillRequested {
+  JobId job = 0;
+  ProcessId process = 0;
+};
+struct Prestart {
+  PoolKey key;
+  uint32_t count = 0;
+};
+struct CapacityChanged {
+  ResourceMap total;
+  Labels labels;
+};
+// No new grants, actors or groups on this node.
+struct DrainRequested {};
+struct FromController { NodeMessage message; };
+// Due at next_tick(); harmless at any other time.
+struct Tick {};
+
+using AgentEvent =
+    std::variant<LeaseRequested, LeaseReturned, WorkerBlocked, WorkerUnblocked, WorkerRegistered,
+                 WorkerSpawnFailed,
+                 ProcessDied, ProcessReaped, KillRequested, Prestart, CapacityChanged,
+                 DrainRequested, FromController,
+                 Tick>;
+
+// ---- Actions ------------------------------------------------------------------------------------
+
+// Answered by WorkerRegistered or WorkerSpawnFailed with the same token, once.
+struct SpawnWorker {
+  uint64_t token = 0;
+  PoolKey key;
+};
+struct GrantLease {
+  ProcessId client = 0;
+  uint32_t class_id = 0;
+  uint64_t lease = 0;
+  ProcessId worker = 0;
+  Devices devices;
+};
+struct RecallLease {
+  ProcessId client = 0;
+  uint64_t lease = 0;
+};
+struct RefuseLease {
+  ProcessId client = 0;
+  uint32_t class_id = 0;
+  protocol::ErrorRecord error;
+};
+// Send protocol::ActorStart to the worker.
+struct StartActor {
+  ActorId actor;
+  uint32_t incarnation = 0;
+  JobId job = 0;
+  ProcessId worker = 0;
+  Devices devices;
+  std::shared_ptr<const protocol::ActorSpec> spec;
+};
+// kill -9; `cause` is what its peers are told.
+struct KillWorker {
+  ProcessId process = 0;
+  protocol::ErrorRecord cause;
+};
+struct ExitWorker {
+  ProcessId process = 0;
+  bool graceful = true;
+  std::string reason;
+};
+// For the client's standard error; a worker's warnings go to its job's driver.
+struct WarnClient {
+  ProcessId process = 0;
+  JobId job = 0;
+  std::string text;
+};
+struct ToController { AgentReport report; };
+
+using AgentAction = std::variant<SpawnWorker, GrantLease, RecallLease, RefuseLease, StartActor,
+                                 KillWorker, ExitWorker, WarnClient, ToController>;
+using AgentActions = std::vector<AgentAction>;
+
+// ---- State, open to reading (state queries, the simulator's oracles) ----------------------------
+
+// What a lease or an actor took, and from where.
+struct Holding {
+  Allocation allocation;
+  std::optional<std::pair<PlacementGroupId, int32_t>> bundle;   // else from the node
+  ResourceAmount lent_cpu = 0;   // given back while its worker is blocked
+};
+
+enum class WorkerState : uint8_t { kIdle = 0, kLeased = 1, kActor = 2, kExiting = 3, kDying = 4 };
+struct WorkerInfo {
+  ProcessId process = 0;
+  PoolKey key;
+  WorkerState state = WorkerState::kIdle;
+  uint64_t lease = 0;                // kLeased
+  ActorId actor;                     // kActor
+  uint32_t actor_incarnation = 0;
+  Devices devices;                   // once it has seen devices it serves only the same ones
+  bool blocked = false;
+  bool kill_sent = false;
+  Time since{0};                     // in this state
+  Holding remains;                   // kDying: given back when it is reaped
+};
+struct LeaseInfo {
+  uint64_t lease = 0;
+  ProcessId client = 0;
+  uint32_t class_id = 0;
+  JobId job = 0;
+  ProcessId worker = 0;
+  Holding holding;
+  bool recalled = false;
+  Time granted{0};
+};
+// What one client asks for one of its classes. Lives while it has backlog or leases.
+struct FlowInfo {
+  JobId job = 0;
+  protocol::SchedulingClass spec;
+  PoolKey key;
+  uint32_t backlog = 0;
+  uint32_t held = 0;
+  uint32_t recalled = 0;             // of `held`, on their way back
+  uint64_t last_grant = 0;           // order of the last grant, for turns
+  Time waiting_since{0};
+  Time last_recall{0};
+  Time next_warning{0};
+  Time next_unmetered{0};
+};
+using FlowKey = std::pair<ProcessId, uint32_t>;   // client, class_id
+struct PlacedActor {
+  std::shared_ptr<const protocol::ActorSpec> spec;
+  uint32_t incarnation = 0;
+  JobId job = 0;
+  ProcessId worker = 0;              // 0: waits
+  bool running = false;
+  Holding holding;
+};
+struct BundleInfo {
+  Allocation reserved;
+  ResourcePool pool;
+};
+struct ReservedGroup {
+  uint32_t attempt = 0;
+  bool releasing = false;            // resources go back when its last user has gone
+  bool gone = false;
+  std::map<int32_t, BundleInfo> bundles;
+};
+// Actors and groups wait in the order in which they came, ahead of leases.
+struct WaitingPlacement {
+  ActorId actor;                     // nil: a group
+  PlacementGroupId group;
+  uint32_t attempt = 0;
+  std::vector<BundleRequest> bundles;
+  Time waiting_since{0};
+  Time hold_until{0};                // starved: until then nobody else gets what it lacks
+  Time next_recall{0};
+  Time next_warning{0};
+};
+struct SpawnInfo {
+  PoolKey key;
+  Time started{0};
+};
+struct SpawnBackoff {
+  uint32_t failures = 0;
+  Time not_before{0};
+};
+
+class Agent {
+ public:
+  explicit Agent(AgentConfig config);
+
+  AgentActions handle(const AgentEvent& event, Time now);
+  // When Tick is due at the latest; nothing = only after the next event.
+  std::optional<Time> next_tick() const;
+
+  const AgentConfig& config() const { return config_; }
+  const ResourcePool& resources() const { return pool_; }
+  const std::map<ProcessId, WorkerInfo>& workers() const { return workers_; }
+  const std::map<uint64_t, LeaseInfo>& leases() const { return leases_; }
+  const std::map<FlowKey, FlowInfo>& flows() const { return flows_; }
+  const std::map<ActorId, PlacedActor>& actors() const { return actors_; }
+  const std::map<PlacementGroupId, ReservedGroup>& groups() const { return groups_; }
+  const std::map<uint64_t, WaitingPlacement>& waiting() const { return waiting_; }
+  const std::map<uint64_t, SpawnInfo>& spawns() const { return spawns_; }
+
+ private:
+  friend class AgentTestAccess;
+  struct Pass;
+
+  void on(const LeaseRequested& event);
+  void on(const LeaseReturned& event);
+  void on(const WorkerBlocked& event);
+  void on(const WorkerUnblocked& event);
+  void on(const WorkerRegistered& event);
+  void on(const WorkerSpawnFailed& event);
+  void on(const ProcessDied& event);
+  void on(const ProcessReaped& event);
+  void on(const KillRequested& event);
+  void on(const Prestart& event);
+  void on(const CapacityChanged& event);
+  void on(const DrainRequested& event);
+  void on(const FromController& event);
+  void on(const Tick& event);
+  void on(const PlaceActor& message);
+  void on(const ActorRunning& message);
+  void on(const ReleaseActor& message);
+  void on(const ReserveGroup& message);
+  void on(const ReleaseGroup& message);
+  void on(const EndJob& message);
+
+  // Leases and flows (agent.cc).
+  void end_lease(uint64_t lease, bool reaped);
+  void drop_client(ProcessId client, const protocol::ErrorRecord& cause);
+  void forget_flow_if_done(const FlowKey& key);
+  void refuse(const FlowKey& key, protocol::ErrorRecord error);
+  std::optional<protocol::ErrorRecord> misplaced(const protocol::Strategy& strategy) const;
+
+  // Workers (agent_pool.cc).
+  WorkerInfo* idle_worker(const PoolKey& key, const Devices& devices);
+  void make_idle(WorkerInfo& worker);
+  void kill(WorkerInfo& worker, protocol::ErrorRecord cause);
+  void ask_to_exit(WorkerInfo& worker, bool graceful, std::string reason);
+  void lend_cpu(WorkerInfo& worker);
+  void take_cpu_back(WorkerInfo& worker);
+  Holding* holding_of(const WorkerInfo& worker);
+  void trim_idle();
+  void spawn(const PoolKey& key);
+  void spawn_failed(uint64_t token, const protocol::ErrorRecord& error);
+  void fail_key(const PoolKey& key, const protocol::ErrorRecord& error);
+  bool has_client_work(ProcessId process) const;
+  size_t live_workers() const;
+
+  // Placement (agent_groups.cc).
+  std::optional<Holding> take(const ResourceMap& request, const protocol::Strategy& strategy);
+  bool feasible(const ResourceMap& request, const protocol::Strategy& strategy) const;
+  void give_back(Holding& holding, bool cpu_only = false);
+  bool try_reserve(const WaitingPlacement& wait);
+  void finish_release(PlacementGroupId group);
+  void drop_actor(ActorId actor, const protocol::ErrorRecord& cause);
+  void drop_waiting(ActorId actor);
+
+  // Who gets what (agent_schedule.cc).
+  void schedule();
+  void place_waiting(Pass& pass);
+  void grant_leases(Pass& pass);
+  bool try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow);
+  bool start_actor(Pass& pass, PlacedActor& actor);
+  void request_spawns(Pass& pass);
+  void relieve_starved();
+  size_t recall_for(const ResourceMap& lacking, uint32_t have, size_t want, const FlowKey* self);
+  void warn_infeasible();
+  void report(bool force);
+
+  AgentConfig config_;
+  ResourcePool pool_;
+  std::map<ProcessId, WorkerInfo> workers_;
+  std::map<uint64_t, LeaseInfo> leases_;
+  std::map<FlowKey, FlowInfo> flows_;
+  std::map<ActorId, PlacedActor> actors_;
+  std::map<PlacementGroupId, ReservedGroup> groups_;
+  std::map<uint64_t, WaitingPlacement> waiting_;   // by order of arrival
+  std::map<uint64_t, SpawnInfo> spawns_;           // by token
+  std::map<PoolKey, SpawnBackoff> backoff_;
+  std::map<PoolKey, uint32_t> prestart_;           // workers still to be started ahead of need
+  std::set<PlacementGroupId> asked_;               // AskGroup sent, no answer yet
+  std::set<JobId> ended_jobs_;                     // with workers still to die or to register
+  uint64_t next_lease_ = 1, next_token_ = 1, next_order_ = 1, next_grant_ = 1;
+  bool draining_ = false;
+  bool dirty_ = false;                             // the next handle() must run a scheduling pass
+  ResourceMap reported_available_, reported_total_;
+  Time next_report_{0};
+  Time now_{0};
+  AgentActions out_;
+};
+
+}  // namespace sheaf::scheduler

@@ -1,0 +1,276 @@
+// The controller: jobs, actors, placement groups, key-value and membership of the cluster, as a
+// pure state machine.
+//
+// handle(event, now) returns the actions to perform, in order. No I/O, clock, randomness or
+// threads. A write that must survive the daemon is answered only after its journal record is
+// durable: the controller keeps the reply back until JournalSynced. Journaled: key-value (all
+// spaces; "fn" without waiting, as an earlier record is durable whenever a later one is), jobs
+// (without waiting), detached actors and detached placement groups. What dies with its driver is
+// not journaled. One incarnation of an actor has authority at any time; messages of others are
+// dropped. Owned by the head daemon's loop.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "scheduler/journal.h"
+#include "scheduler/node_messages.h"
+#include "scheduler/protocol.h"
+#include "scheduler/resources.h"
+
+namespace sheaf::scheduler {
+
+struct ControllerConfig {
+  Time holder_grace = std::chrono::milliseconds(50);   // an actor that nobody holds ends after this
+  // a reservation on several nodes is planned anew after this
+  Time group_retry = std::chrono::seconds(1);
+  Time warn_interval = std::chrono::seconds(30);
+  size_t dead_actors_kept = 10000;                     // so that late subscribers learn the cause
+  size_t dead_groups_kept = 10000;
+};
+
+// ---- Events -------------------------------------------------------------------------------------
+
+// A message of a client. `request` 0: one-way.
+template <class Message>
+struct From {
+  ProcessId process = 0;
+  uint64_t request = 0;
+  Message message;
+};
+// Before the process's first message. Workers come with the job they serve.
+struct ClientJoined {
+  ProcessId process = 0;
+  protocol::ClientKind kind = protocol::ClientKind::kDriver;
+  JobId job = 0;
+};
+// Drivers: their job ends. Everyone: handle counts, subscriptions and waits are dropped.
+struct ClientLeft {
+  ProcessId process = 0;
+  protocol::ErrorRecord cause;
+};
+struct NodeJoined {
+  NodeId node;
+  ResourceMap total;
+  Labels labels;
+};
+struct NodeLost {
+  NodeId node;
+  protocol::ErrorRecord cause;
+};
+struct FromNode {
+  NodeId node;
+  AgentReport report;
+};
+// As JournalCompletion: failed ones first, then durable.
+struct JournalSynced { JournalCompletion completion; };
+struct ControllerTick {};
+
+using ControllerEvent =
+    std::variant<From<protocol::RegisterJob>, From<protocol::KvPut>, From<protocol::KvGet>,
+                 From<protocol::KvDelete>, From<protocol::KvKeys>, From<protocol::ActorCreate>,
+                 From<protocol::ActorSubscribe>, From<protocol::ActorHold>,
+                 From<protocol::ActorKill>, From<protocol::ActorLookup>,
+                 From<protocol::ActorNames>, From<protocol::ActorStarted>,
+                 From<protocol::ActorExiting>, From<protocol::GroupCreate>,
+                 From<protocol::GroupRemove>, From<protocol::GroupSubscribe>, ClientJoined,
+                 ClientLeft, NodeJoined, NodeLost, FromNode, JournalSynced, ControllerTick>;
+
+// ---- Actions ------------------------------------------------------------------------------------
+
+// Journal::append(sequence, records).
+struct AppendJournal {
+  uint64_t sequence = 0;
+  std::vector<JournalRecord> records;
+};
+// kReply: Envelope{request}, ReplyHead{code, message}, then `payload` (an encoded reply struct, or
+// empty).
+struct Reply {
+  ProcessId process = 0;
+  uint64_t request = 0;
+  StatusCode code = StatusCode::kOk;
+  std::string message;
+  std::string payload;
+};
+struct ToNode {
+  NodeId node;
+  NodeMessage message;
+};
+// `update.lane` is empty: the daemon makes the lane of subscriber and worker when the state is
+// kAlive.
+struct PushActorUpdate {
+  ProcessId process = 0;
+  protocol::ActorUpdate update;
+};
+struct PushGroupUpdate {
+  ProcessId process = 0;
+  protocol::GroupUpdate update;
+};
+// For people, on the standard error of the job's driver.
+struct WarnJob {
+  JobId job = 0;
+  std::string text;
+};
+// The creation task's objects (ActorSpec::holds): hold them from Accepted until Gone.
+struct ActorAccepted { std::shared_ptr<const protocol::ActorSpec> spec; };
+struct ActorGone { std::shared_ptr<const protocol::ActorSpec> spec; };
+// The job has ended; its workers are told to go by the agents.
+struct JobFinished { JobId job = 0; };
+
+using ControllerAction = std::variant<AppendJournal, Reply, ToNode, PushActorUpdate,
+                                      PushGroupUpdate, WarnJob,
+                                      ActorAccepted, ActorGone, JobFinished>;
+using ControllerActions = std::vector<ControllerAction>;
+
+// ---- State, open to reading ---------------------------------------------------------------------
+
+struct JobInfo {
+  JobId job = 0;
+  ProcessId driver = 0;              // 0 once it has ended
+  protocol::RegisterJob spec;        // name_space filled in
+  Time started{0}, ended{0};
+  bool alive = false;
+};
+struct ActorInfo {
+  std::shared_ptr<const protocol::ActorSpec> spec;   // name_space filled in
+  JobId job = 0;
+  protocol::ActorState state = protocol::ActorState::kPending;
+  uint32_t incarnation = 0;
+  NodeId node;                       // nil: not placed yet
+  ProcessId process = 0;             // of this incarnation, once assigned
+  uint32_t restarts = 0;
+  std::map<ProcessId, int64_t> holders;
+  std::set<ProcessId> subscribers;
+  protocol::ErrorRecord cause;       // kDead, kRestarting
+  uint64_t journal_pending = 0;      // its creation is not durable yet: unknown to others
+  bool ending = false;               // intended exit under way: the next loss is final
+  bool kill_restart = false;         // killed with no_restart = false
+  std::optional<Time> unheld_since;
+  Time next_warning{0};
+  bool held_once = false;
+};
+struct GroupInfo {
+  protocol::GroupCreate spec;        // name_space filled in
+  JobId job = 0;
+  ProcessId creator = 0;
+  protocol::GroupState state = protocol::GroupState::kPending;
+  std::vector<NodeId> placed;        // by bundle; nil: nowhere
+  std::set<NodeId> awaiting;         // GroupReserved still to come
+  uint32_t attempt = 0;
+  Time attempt_started{0};
+  Time next_warning{0};
+  uint64_t journal_pending = 0;
+  std::set<ProcessId> subscribers;
+};
+struct NodeInfo {
+  NodeId node;
+  ResourceMap total, available;
+  Labels labels;
+};
+
+class Controller {
+ public:
+  explicit Controller(ControllerConfig config = {});
+
+  // Before the first event: what the journal kept. Returns what it could not make sense of, for
+  // the log.
+  std::vector<std::string> restore(const std::vector<JournalRecord>& records);
+  // First actions of this life (the boot record). Call once, after restore().
+  ControllerActions start(Time now);
+  ControllerActions handle(const ControllerEvent& event, Time now);
+  std::optional<Time> next_tick() const;
+
+  // How often this journal has been opened, from 1: the node incarnation that goes into ids.
+  uint32_t boot() const { return boot_; }
+  const std::map<JobId, JobInfo>& jobs() const { return jobs_; }
+  const std::map<ActorId, ActorInfo>& actors() const { return actors_; }
+  const std::map<PlacementGroupId, GroupInfo>& groups() const { return groups_; }
+  const std::map<NodeId, NodeInfo>& nodes() const { return nodes_; }
+  const std::map<std::pair<std::string, std::string>,
+                           std::string>& key_values() const { return kv_; }
+  JobId job_of(ProcessId process) const;
+
+ private:
+  struct Client {
+    protocol::ClientKind kind = protocol::ClientKind::kDriver;
+    JobId job = 0;
+  };
+  struct KvWait {
+    ProcessId process = 0;
+    uint64_t request = 0;
+    Time deadline{0};
+  };
+  // A write whose record is not durable yet: what to answer then, and what to undo should it fail.
+  struct Pending {
+    Reply reply;
+    bool has_reply = false;
+    std::optional<std::pair<std::string, std::string>> kv_key;
+    std::optional<std::string> kv_before;
+    ActorId actor;                     // creation
+    PlacementGroupId group;            // creation
+    std::vector<ControllerEvent> deferred;   // read what this writes: handled again afterwards
+  };
+
+  template <class Message>
+  using Request = From<Message>;
+  void on(const Request<protocol::RegisterJob>& event);
+  void on(const Request<protocol::KvPut>& event);
+  void on(const Request<protocol::KvGet>& event);
+  void on(const Request<protocol::KvDelete>& event);
+  void on(const Request<protocol::KvKeys>& event);
+  void on(const Request<protocol::ActorCreate>& event);
+  void on(const Request<protocol::ActorSubscribe>& event);
+  void on(const Request<protocol::ActorHold>& event);
+  void on(const Request<protocol::ActorKill>& event);
+  void on(const Request<protocol::ActorLookup>& event);
+  void on(const Request<protocol::ActorNames>& event);
+  void on(const Request<protocol::ActorStarted>& event);
+  void on(const Request<protocol::ActorExiting>& event);
+  void on(const Request<protocol::GroupCreate>& event);
+  void on(const Request<protocol::GroupRemove>& event);
+  void on(const Request<protocol::GroupSubscribe>& event);
+  void on(const ClientJoined& event);
+  void on(const ClientLeft& event);
+  void on(const NodeJoined& event);
+  void on(const NodeLost& event);
+  void on(const FromNode& event);
+  void on(const JournalSynced& event);
+  void on(const ControllerTick& event);
+  void on_report(const NodeId& node, const ActorAssigned& report);
+  void on_report(const NodeId& node, const ActorLost& report);
+  void on_report(const NodeId& node, const ActorPlaceFailed& report);
+  void on_report(const NodeId& node, const GroupReserved& report);
+  void on_report(const NodeId& node, const AskGroup& report);
+  void on_report(const NodeId& node, const ReportResources& report);
+
+  ControllerConfig config_;
+  uint32_t boot_ = 1;
+  JobId next_job_ = 1;
+  std::map<ProcessId, Client> clients_;
+  std::map<JobId, JobInfo> jobs_;
+  std::map<ActorId, ActorInfo> actors_;
+  std::map<std::pair<std::string, std::string>, ActorId> names_;   // {namespace, name}
+  std::deque<ActorId> dead_actors_;                                // oldest first
+  std::map<PlacementGroupId, GroupInfo> groups_;
+  std::map<std::pair<std::string, std::string>, PlacementGroupId> group_names_;
+  std::deque<PlacementGroupId> dead_groups_;
+  std::map<NodeId, NodeInfo> nodes_;
+  std::map<std::pair<std::string, std::string>, std::string> kv_;  // {space, key}
+  std::map<std::string, std::set<JobId>> function_users_;          // "fn" keys: jobs that put them
+  std::map<std::pair<std::string, std::string>, std::vector<KvWait>> kv_waits_;
+  std::map<uint64_t, Pending> pending_;                            // by journal sequence
+  // last unsynced write of a key
+  std::map<std::pair<std::string, std::string>, uint64_t> kv_pending_;
+  uint64_t next_sequence_ = 1;
+  Time now_{0};
+  ControllerActions out_;
+};
+
+}  // namespace sheaf::scheduler
