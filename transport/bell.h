@@ -1,7 +1,7 @@
 // A process's doorbell: which of its lanes have something for it, and whether it sleeps.
 //
 // The ready bits follow the NAPI rule: a producer sets a lane's bit; one that finds it set does nothing more (no
-// locked instruction, no system call). The consumer clears a bit only after it found the lane empty, and then looks
+// write, no system call). The consumer clears a bit only after it found the lane empty, and then looks
 // again. So a burst costs at most one wake a side, and two busy processes exchange messages without any.
 // Two levels of bits: 64 words of 64 lanes. Word 0 bit 0 is lane 0: by convention the lane to the node daemon.
 #pragma once
@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "core/status.h"
@@ -27,6 +28,9 @@ enum class BellState : uint32_t {
 
 // In shared memory; one page per process, allocated and zeroed by the daemon.
 struct BellBlock {
+  // Low two bits: BellState, written by the owner. Above: a count that a ringer raises before it wakes, so that a
+  // futex wait which has not begun yet fails. A ringer never writes "awake": if it is killed between the count and
+  // the wake, the next ringer still sees a sleeper.
   alignas(64) std::atomic<uint32_t> state;
   std::atomic<uint32_t> owner_process;
   alignas(64) std::atomic<uint64_t> summary;        // bit w: ready[w] may be non-zero
@@ -34,53 +38,73 @@ struct BellBlock {
   char wake_fifo[256];                              // path of the owner's fifo; empty until it wants kPollFd
 };
 static_assert(sizeof(BellBlock) <= 4096);
+inline constexpr uint32_t kBellStateMask = 3;
+inline constexpr uint32_t kBellCountStep = 4;
 
 // How long a waiter spins before it sleeps. Measured once per process at start (see measure_wake_cost).
 struct SpinPolicy {
   std::chrono::nanoseconds pause_spin{1000};     // pure pause instructions
   std::chrono::nanoseconds yield_spin{20000};    // then pause and sched_yield in turn
 };
-// The cost of a futex wake here and now: the minimum of a few same-process round trips, clamped to 5..25 us.
+// The cost of a futex wake here and now: the minimum of a few same-process round trips (halved: a round trip is two
+// wakes), clamped to 5..25 us. Takes about a millisecond and runs a second thread meanwhile.
 std::chrono::nanoseconds measure_wake_cost();
 
-// Producer side: any thread of any process. Sets the bit; wakes the owner when it sleeps.
+// Producer side: any process; one thread at a time. Sets the bit; wakes the owner when it sleeps. Copies share the
+// descriptor of the owner's fifo, if one was needed; the last of them closes it.
 class BellRinger {
  public:
   BellRinger() = default;
   BellRinger(BellBlock* block, uint32_t lane) : block_(block), lane_(lane) {}
+  // Call after what the owner shall find has been stored (release). Never blocks, never fails.
   void ring();
 
  private:
+  struct Fifo;
+  void wake_owner(uint32_t state);
+
   BellBlock* block_ = nullptr;
   uint32_t lane_ = 0;
-  int fifo_fd_ = -1;  // opened at the first kPollFd wake; closed never (few, small, and the process owns them)
+  std::shared_ptr<const Fifo> fifo_;  // opened at the first kPollFd wake
 };
 
 // Consumer side. wait() and the poll-fd pair: one thread at a time (the leader). wake(): any thread.
 class Bell {
  public:
   explicit Bell(BellBlock* block, SpinPolicy spin = {}) : block_(block), spin_(spin) {}
+  Bell(const Bell&) = delete;
+  Bell& operator=(const Bell&) = delete;
+  ~Bell();
 
-  // True when any ready bit is set; costs one or two loads.
+  // True when any ready bit is set; costs two loads when up to 64 lanes were ever used.
   bool any_ready() const;
-  // Calls `drain(lane)` for each ready lane. `drain` consumes what it wants and returns true when it left the lane
-  // EMPTY; only then is the bit cleared, and the lane is drained once more to close the race with the producer.
+  // Calls `drain(lane)` for each ready lane. `drain` consumes what it wants, flushes the lane's overflow and returns
+  // true when it left the lane EMPTY (Lane::rx_empty); only then is the bit cleared, and the lane is drained once more
+  // to close the race with the producer. A lane that `drain` does not know counts as empty. Not re-entrant.
   void for_each_ready(const std::function<bool(uint32_t lane)>& drain);
   // Spins, then sleeps until a bit is set, wake() is called or the deadline passes. May return early without a cause.
-  // EINTR (a signal) also returns. Returns any_ready().
+  // EINTR (a signal) also returns. Returns any_ready(). A ringer that is killed between its bit and its wake leaves us
+  // asleep until the next ring or the deadline: choose deadlines that allow for it.
   bool wait(std::chrono::steady_clock::time_point deadline);
   // Spins only for `budget` (pause, no yield): for callers that hold a lock that others need (the GIL).
+  // Returns any_ready().
   bool spin(std::chrono::nanoseconds budget);
   // Makes a wait() in progress, or the next one, return soon. Async-signal-safe.
   void wake();
 
-  // For event loops: creates the fifo at `path` (0600) and returns its read end, to be polled. arm_poll() returns
-  // false when lanes are already ready (do not sleep); after the poll call disarm_poll().
+  // For event loops: creates the fifo at `path` (0600) and returns its read end, to be polled; the Bell keeps the
+  // descriptor and removes the fifo in the end. arm_poll() returns false when lanes are already ready (do not sleep);
+  // after the poll call disarm_poll().
   Result<int> open_poll_fd(const std::string& path);
   bool arm_poll();
   void disarm_poll();
 
  private:
+  uint32_t arm(BellState how);
+  void disarm();
+  bool scan_ready();
+  bool spin_before_sleep(std::chrono::steady_clock::time_point deadline);
+
   BellBlock* block_;
   SpinPolicy spin_;
   int poll_fd_ = -1;

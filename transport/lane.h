@@ -23,6 +23,8 @@
 namespace sheaf::transport {
 
 inline constexpr size_t kRingBytes = 16 * 1024;
+inline constexpr size_t kFragmentBytes = kRingBytes / 4;             // payload of the largest single record
+inline constexpr size_t kMaxMessageBytes = size_t{1} << 30;          // a peer that claims more is corrupt
 
 // In shared memory. Cursors are free-running byte counts; records are 8-byte aligned and never wrap.
 struct RingBlock {
@@ -39,6 +41,8 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == 8);
 inline constexpr uint16_t kMoreFragments = 0x8000;
+inline constexpr uint16_t kFillerType = 0xffff;
+inline constexpr uint16_t kSenderFlags = 0x00ff;
 
 // Where both ends of a lane are; made by the daemon, one for each side. All offsets are in the LaneRegion.
 struct LaneInfo {
@@ -63,46 +67,63 @@ class Lane {
   // kInvalidArgument when an offset lies outside the region.
   static Result<Lane> open(const LaneRegion& region, const LaneInfo& info);
   Lane(Lane&&) = default;
+  Lane& operator=(Lane&&) = default;
 
-  // Queues one message: head and body are copied, one after the other. Rings the peer's bell.
+  // Queues one message of at most kMaxMessageBytes: head and body are copied, one after the other. Rings the peer's
+  // bell. `type` is not 0xffff, `flags` fits 8 bits. Dropped when the lane is corrupt().
   void send(uint16_t type, wire::Bytes head, wire::Bytes body = {}, uint16_t flags = 0);
-  // Moves overflow into the ring as far as it goes. True when nothing is left over.
+  // Moves overflow into the ring as far as it goes. True when nothing is left over. When something is, the peer rings
+  // this lane after it has consumed: call flush() whenever the bell names the lane.
   bool flush();
+  // Payload and headers that wait outside the ring; 0 only when nothing waits.
   size_t overflow_bytes() const { return overflow_bytes_; }
 
-  // The oldest unconsumed message, if one is complete.
+  // The oldest unconsumed message, if one is complete. The same one until pop().
   std::optional<Message> peek();
   // Consumes what peek() returned, which becomes invalid.
   void pop();
-  // True when no complete or partial message waits.
+  // True when peek() would find nothing. The first part of a message whose rest is still with the sender counts as
+  // nothing: the sender rings again with the rest.
   bool rx_empty() const;
+  // True once the shared memory held what no correct peer writes. Nothing is received or sent any more: close it.
+  bool corrupt() const { return corrupt_; }
   uint32_t own_lane() const { return info_.own_lane; }
 
  private:
   Lane() = default;
-  bool try_write(uint16_t type, uint16_t flags, wire::Bytes head, wire::Bytes body);
-  std::byte* reserve(uint32_t length);
-  void publish(uint64_t new_head);
+  size_t write_fragments(uint16_t type, uint16_t flags, wire::Bytes head, wire::Bytes body, size_t sent);
+  std::byte* reserve(size_t length, RecordHeader header);
+  bool has_space(size_t bytes);
+  bool refresh_tx_tail();
+  bool refresh_rx_head();
+  Message assembled() const;
+  bool append_fragment(const RecordHeader& header, const std::byte* payload);
+  void consume(size_t bytes);
+  void mark_corrupt();
 
   struct Overflow {
     uint16_t type;
     uint16_t flags;
     std::string bytes;
-    size_t sent = 0;  // fragments of `bytes` already in the ring
+    size_t sent = 0;  // how many of `bytes` are in the ring already
   };
 
   LaneInfo info_;
   RingBlock* tx_ = nullptr;
   RingBlock* rx_ = nullptr;
   BellRinger peer_;
-  uint64_t tx_head_ = 0;       // our copy of tx_->head
-  uint64_t tx_tail_seen_ = 0;  // last value read of tx_->tail
-  uint64_t rx_tail_ = 0;       // our copy of rx_->tail
+  uint64_t tx_head_ = 0;           // our copy of tx_->head
+  uint64_t tx_tail_seen_ = 0;      // last value read of tx_->tail
+  uint64_t rx_tail_ = 0;           // consumed up to here
+  uint64_t rx_tail_published_ = 0; // our copy of rx_->tail
   uint64_t rx_head_seen_ = 0;
-  uint32_t peeked_bytes_ = 0;  // ring bytes to give back at pop(); 0 when the message sits in `assembly_`
-  std::string assembly_;
+  size_t peeked_bytes_ = 0;        // ring bytes to give back at pop(); 0 when the message sits in `assembly_`
+  bool corrupt_ = false;
+  bool assembling_ = false;
   bool assembly_complete_ = false;
-  uint16_t assembly_type_ = 0, assembly_flags_ = 0;
+  uint16_t assembly_type_ = 0;
+  uint16_t assembly_flags_ = 0;
+  std::string assembly_;
   std::deque<Overflow> overflow_;
   size_t overflow_bytes_ = 0;
 };

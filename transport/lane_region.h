@@ -36,6 +36,7 @@ class LaneRegion {
 
   // Daemon only. Page-granular and zero-filled; kOutOfMemory when the region is exhausted.
   Result<RegionOffset> allocate(size_t size);
+  // Takes the pair that allocate() gave and got. Nobody may write there any more: the users have been reaped.
   void release(RegionOffset offset, size_t size);
 
  private:

@@ -1,0 +1,287 @@
+#include "transport/bell.h"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <ctime>
+#include <thread>
+
+namespace sheaf::transport {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kPausesPerLook = 8;     // between two looks at the clock, which costs as much as a few pauses
+constexpr int kPausesPerYield = 16;
+
+void cpu_pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+timespec to_timespec(Clock::time_point t) {
+  auto ns = std::max<int64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(t.time_since_epoch()).count(), 0);
+  return {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
+}
+
+// Not the private futex flavour: the word is in shared memory. The deadline is absolute on CLOCK_MONOTONIC, which is
+// libstdc++'s steady_clock.
+void futex_wait(std::atomic<uint32_t>* word, uint32_t expected, Clock::time_point deadline) {
+  timespec until = to_timespec(deadline);
+  syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, &until, nullptr, FUTEX_BITSET_MATCH_ANY);
+}
+
+void futex_wake(std::atomic<uint32_t>* word, int waiters) {
+  syscall(SYS_futex, word, FUTEX_WAKE, waiters, nullptr, nullptr, 0);
+}
+
+BellState state_of(uint32_t word) { return static_cast<BellState>(word & kBellStateMask); }
+
+}  // namespace
+
+// ---- Ringer ------------------------------------------------------------------------------------------------------
+
+struct BellRinger::Fifo {
+  int fd = -1;
+  ~Fifo() {
+    if (fd >= 0) close(fd);
+  }
+};
+
+void BellRinger::ring() {
+  std::atomic<uint64_t>& word = block_->ready[lane_ / 64];
+  uint64_t bit = uint64_t{1} << (lane_ % 64);
+  // Dekker, first pair: we stored a record and now read the bit; the owner clears the bit (a locked instruction) and
+  // then reads the ring. Without this fence our store could still sit in the store buffer while we read the old bit,
+  // and neither side would see the other.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (word.load(std::memory_order_relaxed) & bit) return;
+  word.fetch_or(bit, std::memory_order_seq_cst);
+
+  // The summary bit comes second: the owner clears it first and then reads the word again, so one of us sees the
+  // other. A ringer killed in between leaves a word without a summary bit; Bell::scan_ready mends that.
+  uint64_t summary_bit = uint64_t{1} << (lane_ / 64);
+  if ((block_->summary.load(std::memory_order_seq_cst) & summary_bit) == 0) {
+    block_->summary.fetch_or(summary_bit, std::memory_order_seq_cst);
+  }
+  // Dekker, second pair: bit, then state; the owner writes state, then reads the bits.
+  uint32_t state = block_->state.load(std::memory_order_seq_cst);
+  if (state_of(state) != BellState::kAwake) wake_owner(state);
+}
+
+void BellRinger::wake_owner(uint32_t state) {
+  block_->state.fetch_add(kBellCountStep, std::memory_order_seq_cst);
+  if (state_of(state) == BellState::kFutex) {
+    futex_wake(&block_->state, 1);
+    return;
+  }
+  if (fifo_ == nullptr) {
+    char path[sizeof block_->wake_fifo];
+    std::memcpy(path, block_->wake_fifo, sizeof path);
+    path[sizeof path - 1] = '\0';
+    // Read-write, so that we are a reader too: writing to a fifo that nobody reads raises SIGPIPE.
+    int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return;  // the owner is gone and so is its directory
+    fifo_ = std::make_shared<const Fifo>(Fifo{fd});
+  }
+  // EAGAIN means that the fifo is full of wakes already.
+  [[maybe_unused]] ssize_t written = write(fifo_->fd, "", 1);
+}
+
+// ---- Bell --------------------------------------------------------------------------------------------------------
+
+Bell::~Bell() {
+  if (poll_fd_ < 0) return;
+  unlink(block_->wake_fifo);
+  close(poll_fd_);
+}
+
+bool Bell::any_ready() const {
+  uint64_t words = block_->summary.load(std::memory_order_acquire);
+  for (; words != 0; words &= words - 1) {
+    if (block_->ready[std::countr_zero(words)].load(std::memory_order_acquire) != 0) return true;
+  }
+  return false;
+}
+
+// Every word, not only those in the summary, and clears summary bits of words that are zero. Only on the way to sleep:
+// while we are awake summary bits stay set, which saves both sides a locked instruction a message.
+bool Bell::scan_ready() {
+  bool found = false;
+  uint64_t summary = block_->summary.load(std::memory_order_seq_cst);
+  for (uint32_t w = 0; w < 64; ++w) {
+    uint64_t bit = uint64_t{1} << w;
+    bool any = block_->ready[w].load(std::memory_order_seq_cst) != 0;
+    if (!any && (summary & bit) != 0) {
+      block_->summary.fetch_and(~bit, std::memory_order_seq_cst);
+      summary &= ~bit;
+      any = block_->ready[w].load(std::memory_order_seq_cst) != 0;
+    }
+    if (any && (summary & bit) == 0) block_->summary.fetch_or(bit, std::memory_order_seq_cst);
+    found |= any;
+  }
+  return found;
+}
+
+void Bell::for_each_ready(const std::function<bool(uint32_t lane)>& drain) {
+  uint64_t words = block_->summary.load(std::memory_order_acquire);
+  for (; words != 0; words &= words - 1) {
+    uint32_t w = static_cast<uint32_t>(std::countr_zero(words));
+    uint64_t bits = block_->ready[w].load(std::memory_order_acquire);
+    for (; bits != 0; bits &= bits - 1) {
+      uint32_t lane = w * 64 + static_cast<uint32_t>(std::countr_zero(bits));
+      uint64_t bit = bits & -bits;
+      if (!drain(lane)) continue;
+      block_->ready[w].fetch_and(~bit, std::memory_order_seq_cst);
+      // A record that was published before the clear is visible now; its sender may have seen the bit still set.
+      if (!drain(lane)) block_->ready[w].fetch_or(bit, std::memory_order_seq_cst);
+    }
+  }
+}
+
+uint32_t Bell::arm(BellState how) {
+  uint32_t bits = static_cast<uint32_t>(how);
+  return block_->state.fetch_or(bits, std::memory_order_seq_cst) | bits;
+}
+
+void Bell::disarm() { block_->state.fetch_and(~kBellStateMask, std::memory_order_seq_cst); }
+
+bool Bell::spin(std::chrono::nanoseconds budget) {
+  if (any_ready()) return true;
+  if (budget.count() <= 0) return false;
+  auto end = Clock::now() + budget;
+  do {
+    for (int i = 0; i < kPausesPerLook; ++i) {
+      cpu_pause();
+      if (any_ready()) return true;
+      if (self_wake_.load(std::memory_order_relaxed) != 0) return false;
+    }
+  } while (Clock::now() < end);
+  return false;
+}
+
+// True when there is no reason to sleep any more.
+bool Bell::spin_before_sleep(Clock::time_point deadline) {
+  if (spin_.pause_spin.count() > 0 && spin(spin_.pause_spin)) return true;
+  if (spin_.yield_spin.count() > 0) {
+    auto end = std::min(Clock::now() + spin_.yield_spin, deadline);
+    do {
+      for (int i = 0; i < kPausesPerYield; ++i) {
+        cpu_pause();
+        if (any_ready()) return true;
+      }
+      if (self_wake_.load(std::memory_order_relaxed) != 0) return true;
+      // Whom we wait for may be queued behind us on this core.
+      sched_yield();
+      if (any_ready()) return true;
+    } while (Clock::now() < end);
+  }
+  return self_wake_.load(std::memory_order_relaxed) != 0;
+}
+
+bool Bell::wait(Clock::time_point deadline) {
+  if (any_ready()) return true;
+  if (!spin_before_sleep(deadline)) {
+    uint32_t armed = arm(BellState::kFutex);
+    if (!scan_ready() && self_wake_.load(std::memory_order_seq_cst) == 0) {
+      futex_wait(&block_->state, armed, deadline);
+    }
+    disarm();
+  }
+  if (self_wake_.load(std::memory_order_relaxed) != 0) self_wake_.store(0, std::memory_order_seq_cst);
+  return any_ready();
+}
+
+void Bell::wake() {
+  int saved_errno = errno;
+  self_wake_.store(1, std::memory_order_seq_cst);  // then state, as in ring(): the sleeper looks the other way round
+  uint32_t state = block_->state.load(std::memory_order_seq_cst);
+  if (state_of(state) == BellState::kFutex) {
+    block_->state.fetch_add(kBellCountStep, std::memory_order_seq_cst);
+    futex_wake(&block_->state, 1);
+  } else if (state_of(state) == BellState::kPollFd) {
+    [[maybe_unused]] ssize_t written = write(poll_fd_, "", 1);
+  }
+  errno = saved_errno;
+}
+
+Result<int> Bell::open_poll_fd(const std::string& path) {
+  SHEAF_CHECK(poll_fd_ < 0);
+  if (path.empty() || path.size() >= sizeof block_->wake_fifo) {
+    return Status(StatusCode::kInvalidArgument, "a wake fifo needs a path of 1 to 255 bytes");
+  }
+  if (mkfifo(path.c_str(), 0600) != 0) return Status::from_errno("mkfifo " + path, errno);
+  // Read-write: with a writer of our own the fifo never reports a hang-up when a ringer dies.
+  poll_fd_ = open(path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+  if (poll_fd_ < 0) {
+    Status status = Status::from_errno("open " + path, errno);
+    unlink(path.c_str());
+    return status;
+  }
+  std::memcpy(block_->wake_fifo, path.c_str(), path.size() + 1);  // read by ringers only after they saw kPollFd
+  return poll_fd_;
+}
+
+bool Bell::arm_poll() {
+  SHEAF_CHECK(poll_fd_ >= 0);
+  arm(BellState::kPollFd);
+  if (!scan_ready() && self_wake_.load(std::memory_order_seq_cst) == 0) return true;
+  disarm();
+  self_wake_.store(0, std::memory_order_seq_cst);
+  return false;
+}
+
+void Bell::disarm_poll() {
+  disarm();
+  self_wake_.store(0, std::memory_order_seq_cst);
+  char bytes[256];
+  while (read(poll_fd_, bytes, sizeof bytes) == static_cast<ssize_t>(sizeof bytes)) {
+  }
+}
+
+// ---- Calibration -------------------------------------------------------------------------------------------------
+
+std::chrono::nanoseconds measure_wake_cost() {
+  constexpr int kRounds = 12;
+  constexpr std::chrono::nanoseconds kMin{5000}, kMax{25000};
+  std::atomic<uint32_t> ping{0}, pong{0};
+  auto give_up = Clock::now() + std::chrono::milliseconds(20);
+  auto await = [&](std::atomic<uint32_t>& word, uint32_t value) {
+    for (uint32_t seen; (seen = word.load()) < value;) {
+      if (Clock::now() >= give_up) return false;
+      futex_wait(&word, seen, give_up);
+    }
+    return true;
+  };
+  auto tell = [](std::atomic<uint32_t>& word, uint32_t value) {
+    word.store(value);
+    futex_wake(&word, 1);
+  };
+  std::thread echo([&] {
+    for (uint32_t i = 1; i <= kRounds && await(ping, i); ++i) tell(pong, i);
+  });
+  auto best = std::chrono::nanoseconds(kMax) * 2;
+  for (uint32_t i = 1; i <= kRounds; ++i) {
+    auto start = Clock::now();
+    tell(ping, i);
+    if (!await(pong, i)) break;
+    best = std::min<std::chrono::nanoseconds>(best, Clock::now() - start);
+  }
+  echo.join();
+  return std::clamp<std::chrono::nanoseconds>(best / 2, kMin, kMax);
+}
+
+}  // namespace sheaf::transport
