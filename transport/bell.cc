@@ -55,10 +55,10 @@ BellState state_of(uint32_t word) { return static_cast<BellState>(word & kBellSt
 // ---- Ringer ------------------------------------------------------------------------------------------------------
 
 struct BellRinger::Fifo {
-  int fd = -1;
-  ~Fifo() {
-    if (fd >= 0) close(fd);
-  }
+  explicit Fifo(int opened) : fd(opened) {}
+  Fifo(const Fifo&) = delete;
+  ~Fifo() { close(fd); }
+  int fd;
 };
 
 void BellRinger::ring() {
@@ -95,7 +95,7 @@ void BellRinger::wake_owner(uint32_t state) {
     // Read-write, so that we are a reader too: writing to a fifo that nobody reads raises SIGPIPE.
     int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) return;  // the owner is gone and so is its directory
-    fifo_ = std::make_shared<const Fifo>(Fifo{fd});
+    fifo_ = std::make_shared<const Fifo>(fd);
   }
   // EAGAIN means that the fifo is full of wakes already.
   [[maybe_unused]] ssize_t written = write(fifo_->fd, "", 1);
