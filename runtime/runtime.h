@@ -85,6 +85,7 @@ struct TaskTemplate {
 struct ReturnValue {
   Bytes inline_bytes;
   std::optional<objstore::Locator> sealed;
+  ObjectId sealed_id;                 // PutBuffer::id of `sealed`
   std::span<const Slot> nested;       // references inside the value
 };
 
@@ -172,6 +173,9 @@ class Runtime {
   Result<ValueView> view(Slot slot, uint64_t* pin);
   void unpin(uint64_t pin);
   Status free_objects(std::span<const Slot> slots);
+  // A reference is about to leave by a way that the runtime does not see (pickled by the user): the node learns of the
+  // object. The caller keeps a count for as long as a copy of the reference may come back.
+  void publish(Slot slot);
 
   // Completion notices for event loops: after notify_ready(slot) its Slot is returned once by take_ready() and
   // ready_fd() (an eventfd) becomes readable.
@@ -214,6 +218,8 @@ class Runtime {
   bool exiting() const;
   void finish(IncomingTask* task, std::span<const ReturnValue> values);
   void fail(IncomingTask* task, const protocol::ErrorRecord& error, bool retryable);
+  // A pin of the caller's own on arena dependency `index`, for views that outlive the task. 0: it is not in the arena.
+  uint64_t retain_dep(const IncomingTask& task, uint32_t index);
   // Streaming: publishes the next item. Blocks while the consumer lags more than the back-pressure allows.
   Status yield_item(IncomingTask* task, const ReturnValue& value);
   // Arena memory for return value `index` of the task, or for its next streamed item.
@@ -223,9 +229,7 @@ class Runtime {
   // The constructor has run (or failed): from now on methods are served.
   void actor_started(const IncomingTask& task, const std::optional<protocol::ErrorRecord>& error);
   // exit_actor(): tells the controller, refuses further calls, returns when told to leave.
-  void actor_exit(std::string reason);
-  // Batched for the state API; cheap.
-  void record_event(protocol::TaskEvent event);
+  void actor_exit(const ActorId& actor, uint32_t incarnation, std::string reason);
 
   struct Impl;
   Impl& impl() { return *impl_; }

@@ -1,7 +1,7 @@
 // The records on a direct lane between a caller and a worker. Lane message types below 0x100.
 //
 // A call's constant part (function, method, name, options) is a template, sent once per lane; a task record then
-// costs 32 bytes plus its arguments. The task's id is {caller process, cookie}; the cookie is the id of its first
+// costs 40 bytes plus its arguments. The task's id is {caller process, cookie}; the cookie is the id of its first
 // return object, so that the caller finds its table entry by index and the worker can name the results.
 #pragma once
 
@@ -46,8 +46,11 @@ struct TemplateDef {
   std::string name;             // for people and the state API
   std::string concurrency_group;
   std::string blob;             // the language's own options, opaque here
+  uint32_t generator_backpressure = 0;   // unconsumed items at most, 0 = no limit
   template <class A>
-  void fields(A& a) { a(index, function, flags, n_returns, max_calls, method, name, concurrency_group, blob); }
+  void fields(A& a) {
+    a(index, function, flags, n_returns, max_calls, method, name, concurrency_group, blob, generator_backpressure);
+  }
 };
 
 struct LeaseInfo {
@@ -59,17 +62,19 @@ struct LeaseInfo {
   void fields(A& a) { a(lease, resources, strategy, devices); }
 };
 
-// Followed by: (n_returns - 1) x u64 further return ids; n_deps x dependency; args_bytes of encoded arguments.
+// Followed by: (n_returns - 1) x u64 further return ids; n_deps x dependency; n_nested x ObjectId; args_bytes of encoded arguments.
 struct TaskHead {
   uint64_t cookie;
   uint32_t template_index;
   uint16_t n_returns;
   uint16_t attempt;
   uint32_t n_deps;
+  uint32_t n_nested;
   uint32_t args_bytes;
+  uint32_t reserved;
   uint64_t parent;              // cookie of the task that submitted this one, 0 = the driver's main thread
 };
-static_assert(sizeof(TaskHead) == 32);
+static_assert(sizeof(TaskHead) == 40);
 // A dependency: u8 ValueState (kInline or kArena), 16-byte ObjectId, then u32 count + bytes, or a Locator.
 
 enum class ReplyStatus : uint16_t {

@@ -27,7 +27,10 @@ enum class ValueTag : uint8_t {
   kRefList = 14,     // count n, then n u32 indices into the value's contained references: a list of ObjectRefs
   kRef = 15,         // u32 index into the value's contained references: one bare ObjectRef
   kArguments = 16,   // a call: u32 positional count, u32 keyword count, positional values, then (kStr, value) pairs
-  kPickleRefs = 17,  // count, pickle whose persistent ids are indices into the contained references; like kPickle else
+  kPickleRefs = 17,  // like kPickle; contains references, which it names by index
+  kRefTable = 19,    // 3 zero bytes, u32 n, n 16-byte ObjectIds, then zeros up to a multiple of 8 from the payload's
+                     // start, then a value: what its reference indices stand for. First tag of every stored object and
+                     // result that contains references; calls carry their references beside the arguments.
   kArrow = 18,       // block codec for Arrow tables (u32 head length, head, 64-byte aligned buffers)
 };
 
@@ -37,7 +40,7 @@ enum class ValueTag : uint8_t {
 struct PickleBuffersHead {
   uint64_t pickle_bytes;
   uint32_t buffer_count;
-  uint32_t flags;          // bit 0: the pickle has persistent ids (contained references)
+  uint32_t flags;          // bit 0: the pickle names contained references by index
 };
 struct BufferSpan {
   uint64_t offset;         // from the payload's start

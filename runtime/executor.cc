@@ -1,0 +1,322 @@
+#include "runtime/executor.h"
+
+#include <algorithm>
+
+#include "runtime/impl.h"
+
+namespace sheaf::runtime {
+
+using protocol::ErrorKind;
+using protocol::ErrorRecord;
+
+namespace {
+
+constexpr size_t kTemplatesMax = 1u << 20;
+constexpr size_t kFinishedMax = 4096;
+
+int64_t steady_ns() { return Clock::now().time_since_epoch().count(); }
+
+template <class T>
+void append_raw(std::string* out, const T& value) {
+  out->append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
+}  // namespace
+
+void Executor::handle(Peer& peer, const transport::Message& message) {
+  wire::Bytes payload = message.payload;
+  switch (static_cast<LaneType>(message.type)) {
+    case LaneType::kTask: return handle_task(peer, payload);
+    case LaneType::kTemplate: {
+      auto def = wire::decode<TemplateDef>(payload);
+      if (!def || def->index >= kTemplatesMax) return;
+      if (peer.templates.size() <= def->index) peer.templates.resize(def->index + 1);
+      peer.templates[def->index] = std::make_unique<TemplateDef>(std::move(*def));
+      return;
+    }
+    case LaneType::kLeaseInfo:
+      if (auto info = wire::decode<LeaseInfo>(payload)) peer.lease_info = std::make_shared<LeaseInfo>(std::move(*info));
+      return;
+    case LaneType::kCancel:
+    case LaneType::kItemAck: {
+      CancelHead head;
+      if (payload.size() < sizeof head) return;
+      std::memcpy(&head, payload.data(), sizeof head);
+      if (static_cast<LaneType>(message.type) == LaneType::kCancel) return handle_cancel(peer, head);
+      for (auto& t : running_) {
+        if (t->caller == peer.process && t->id.lo == head.cookie) t->items_consumed = head.flags;
+      }
+      rt_.progress.note_ready();
+      return;
+    }
+    case LaneType::kSteal: {
+      uint32_t n = 0;
+      if (payload.size() >= sizeof n) std::memcpy(&n, payload.data(), sizeof n);
+      return give_back(peer.process, n);
+    }
+    default: return;
+  }
+}
+
+bool Executor::parse(Incoming* task, wire::Bytes bytes, ProcessId caller) {
+  task->record = std::string(wire::as_text(bytes));
+  wire::Reader in(task->record);
+  TaskHead head;
+  wire::Bytes raw = in.take(sizeof head);
+  if (!in.ok()) return false;
+  std::memcpy(&head, raw.data(), sizeof head);
+  ObjectId own = rt_.own_id(head.cookie, caller);
+  task->id = {own.hi, own.lo};
+  task->parent = head.parent;
+  task->caller = caller;
+  task->attempt = head.attempt;
+  task->n_returns = head.n_returns;
+  task->return_ids.push_back(own);
+  for (uint16_t i = 1; i < head.n_returns && in.ok(); ++i) {
+    uint64_t lo = 0;
+    in(lo);
+    task->return_ids.push_back({own.hi, lo});
+  }
+  for (uint32_t i = 0; i < head.n_deps && in.ok(); ++i) {
+    ValueView view;
+    ObjectId id;
+    objstore::Locator locator;
+    in(view.state, id);
+    if (view.state == ValueState::kArena) {
+      in(locator);
+    } else {
+      uint32_t length = 0;
+      in(length);
+      view.bytes = in.take(length);
+    }
+    task->deps.push_back(view);
+    task->dep_ids.push_back(id);
+    task->dep_locators.push_back(locator);
+  }
+  for (uint32_t i = 0; i < head.n_nested && in.ok(); ++i) in(task->nested.emplace_back());
+  task->payload = in.take(head.args_bytes);
+  return in.ok();
+}
+
+void Executor::handle_task(Peer& peer, wire::Bytes payload) {
+  auto task = std::make_unique<Incoming>();
+  uint32_t index = 0;
+  if (payload.size() >= sizeof(TaskHead)) {
+    std::memcpy(&index, payload.data() + offsetof(TaskHead, template_index), sizeof index);
+  }
+  if (!parse(task.get(), payload, peer.process)) return;
+  if (index >= peer.templates.size() || !peer.templates[index]) return;
+  task->definition = peer.templates[index].get();
+  bool method = task->definition->flags & kActorMethod;
+  task->kind = method ? TaskKind::kActorMethod : TaskKind::kFunction;
+  if (!method) {
+    task->lease_keep = peer.lease_info;
+    task->lease = task->lease_keep.get();
+  }
+  if (exiting_) return answer(peer.process, task->id.lo, ReplyStatus::kNotRun);
+  queue_.push_back(std::move(task));
+  rt_.progress.note_task();
+}
+
+void Executor::start_actor(protocol::ActorStart start) {
+  auto task = std::make_unique<Incoming>();
+  auto parts = wire::decode<std::pair<std::string, std::string>>(start.spec.creation_task);
+  bool ok = parts.has_value();
+  if (ok) {
+    auto def = wire::decode<TemplateDef>(parts->first);
+    ok = def.has_value() && parse(task.get(), wire::as_bytes(parts->second), start.spec.actor.process());
+    if (ok) task->own_definition = std::make_unique<TemplateDef>(std::move(*def));
+  }
+  task->kind = TaskKind::kActorCreation;
+  task->actor_start = std::move(start);
+  task->actor = &task->actor_start;
+  if (!ok) {
+    protocol::ActorStarted reply{task->actor->spec.actor, task->actor->incarnation, false,
+                                 {ErrorKind::kSystem, "malformed constructor call", "", task->actor->spec.actor}};
+    rt_.daemon.send(protocol::MessageType::kActorStarted, reply);
+    return;
+  }
+  task->definition = task->own_definition.get();
+  queue_.push_back(std::move(task));
+  rt_.progress.note_task();
+}
+
+Incoming* Executor::pop() {
+  if (queue_.empty()) return nullptr;
+  running_.push_back(std::move(queue_.front()));
+  queue_.pop_front();
+  Incoming* task = running_.back().get();
+  task->start_ns = steady_ns();
+  return task;
+}
+
+void Executor::caller_gone(Peer& peer) {
+  std::erase_if(queue_, [&](auto& t) { return t->caller == peer.process && t->kind != TaskKind::kActorCreation; });
+  std::erase_if(deferred_, [&](auto& d) { return d.to == peer.process; });
+  // Tasks that still run keep pointing to their definitions.
+  for (auto& def : peer.templates) {
+    if (def) retired_.push_back(std::move(def));
+  }
+}
+
+void Executor::request_exit(bool graceful) {
+  exiting_ = true;
+  if (!graceful) queue_.clear();
+  rt_.progress.note_task();
+}
+
+void Executor::handle_cancel(Peer& peer, const CancelHead& head) {
+  auto same = [&](auto& t) { return t->caller == peer.process && t->id.lo == head.cookie; };
+  if (head.flags & 2) rt_.submitter.cancel_children(head.cookie, head.flags & 1);
+  auto queued = std::find_if(queue_.begin(), queue_.end(), same);
+  if (queued != queue_.end()) {
+    queue_.erase(queued);
+    return answer(peer.process, head.cookie, ReplyStatus::kCancelled);
+  }
+  auto running = std::find_if(running_.begin(), running_.end(), same);
+  if (running == running_.end()) return;
+  (*running)->cancel_requested = true;
+  rt_.progress.note_ready();
+  if (!rt_.hooks.cancel) return;
+  rt_.progress.post([&rt = rt_, id = (*running)->id, force = (head.flags & 1) != 0] { rt.hooks.cancel(id, force); });
+}
+
+void Executor::give_back(ProcessId caller, uint32_t n) {
+  for (size_t i = queue_.size(); i-- > 0 && n > 0;) {
+    Incoming& t = *queue_[i];
+    if (t.caller != caller || t.kind != TaskKind::kFunction) continue;
+    answer(caller, t.id.lo, ReplyStatus::kNotRun);
+    queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+    --n;
+  }
+}
+
+void Executor::give_back_all() {
+  if (queue_.empty()) return;
+  std::vector<ProcessId> callers;
+  for (auto& t : queue_) callers.push_back(t->caller);
+  for (ProcessId caller : callers) give_back(caller, UINT32_MAX);
+}
+
+// ---- Answers -------------------------------------------------------------------------------------------------------------
+
+void Executor::send_record(ProcessId to, LaneType type, const std::string& record) {
+  rt_.objects.flush(false);   // references that we keep, or hand over, are counted before the caller hears of them
+  if (rt_.daemon.lane().overflow_bytes() > 0 || !deferred_.empty()) {
+    deferred_.push_back({to, type, record});
+    return;
+  }
+  if (Peer* peer = rt_.peers.find(to)) {
+    peer->lane.send(static_cast<uint16_t>(type), wire::as_bytes(record));
+  }
+}
+
+void Executor::flush_deferred() {
+  while (!deferred_.empty() && rt_.daemon.lane().overflow_bytes() == 0) {
+    Deferred d = std::move(deferred_.front());
+    deferred_.pop_front();
+    Peer* peer = rt_.peers.find(d.to);
+    if (peer) peer->lane.send(static_cast<uint16_t>(d.type), wire::as_bytes(d.record));
+  }
+}
+
+void Executor::answer(ProcessId caller, uint64_t cookie, ReplyStatus status) {
+  std::string record;
+  append_raw(&record, TaskReplyHead{cookie, 0, status, 0});
+  send_record(caller, LaneType::kReply, record);
+}
+
+void Executor::append_value(const ReturnValue& value, ProcessId caller, std::string* out) {
+  wire::Writer w(*out);
+  w(value.sealed ? ValueState::kArena : ValueState::kInline, static_cast<uint32_t>(value.nested.size()));
+  if (value.sealed) {
+    w(*value.sealed);
+  } else {
+    w(static_cast<uint32_t>(value.inline_bytes.size()));
+    w.raw(value.inline_bytes.data(), value.inline_bytes.size());
+  }
+  for (Slot slot : value.nested) {
+    rt_.objects.publish(slot);
+    ObjectId id = rt_.objects.at(slot).id;
+    rt_.objects.hold_for(caller, id);
+    w(id);
+  }
+}
+
+void Executor::reply(Incoming* task, ReplyStatus status, std::span<const ReturnValue> values,
+                     const std::string* error) {
+  int64_t end_ns = steady_ns();
+  int64_t us = (end_ns - task->start_ns) / 1000;
+  std::string& record = reply_scratch_;
+  record.clear();
+  uint16_t n = error ? 1 : static_cast<uint16_t>(values.size());
+  append_raw(&record, TaskReplyHead{task->id.lo, static_cast<uint32_t>(std::min<int64_t>(us, UINT32_MAX)), status, n});
+  if (error) {
+    wire::Writer w(record);
+    w(ValueState::kError, uint32_t{0}, std::string_view(*error));
+  } else {
+    for (const ReturnValue& value : values) append_value(value, task->caller, &record);
+  }
+  remember(*task, status != ReplyStatus::kOk, error, end_ns);
+  if (task->kind != TaskKind::kActorCreation) send_record(task->caller, LaneType::kReply, record);
+  std::erase_if(running_, [task](auto& t) { return t.get() == task; });
+}
+
+void Executor::send_item(Incoming* task, const ReturnValue& value) {
+  std::string record;
+  append_raw(&record, ItemHead{task->id.lo, task->items_sent++});
+  wire::Writer w(record);
+  w(value.sealed_id);
+  append_value(value, task->caller, &record);
+  send_record(task->caller, LaneType::kItem, record);
+}
+
+bool Executor::consumer_keeps_up(const Incoming* task) const {
+  uint32_t limit = task->definition->generator_backpressure;
+  return limit == 0 || task->items_sent < task->items_consumed + limit || task->cancel_requested ||
+         rt_.peers.find(task->caller) == nullptr;
+}
+
+bool Executor::cancel_requested(const IncomingTask* task) const {
+  return static_cast<const Incoming*>(task)->cancel_requested;
+}
+
+void Executor::remember(const Incoming& task, bool failed, const std::string* error, int64_t end_ns) {
+  if (finished_.size() >= kFinishedMax) {
+    finished_.pop_front();
+    ++finished_dropped_;
+  }
+  Finished f{task.id, task.kind, task.attempt, failed, task.start_ns, end_ns, task.definition->name, {}};
+  if (error) {
+    auto record = wire::decode<ErrorRecord>(*error);
+    if (record) f.error = record->message.substr(0, 200);
+  }
+  finished_.push_back(std::move(f));
+}
+
+void Executor::take_events(protocol::TaskEvents* out) {
+  int64_t offset = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                       std::chrono::system_clock::now().time_since_epoch()).count() - steady_ns();
+  auto add = [&](TaskId id, TaskKind kind, uint16_t attempt, protocol::TaskEventState state, int64_t start,
+                 int64_t end, const std::string& name, const std::string& error) {
+    protocol::TaskEvent e;
+    e.task = id;
+    e.state = state;
+    e.kind = kind == TaskKind::kFunction ? 0 : kind == TaskKind::kActorCreation ? 1 : 2;
+    e.attempt = attempt;
+    e.start_ns = start + offset;
+    e.end_ns = end == 0 ? 0 : end + offset;
+    e.name = name;
+    e.error = error;
+    out->events.push_back(std::move(e));
+  };
+  using State = protocol::TaskEventState;
+  for (auto& f : finished_) {
+    add(f.task, f.kind, f.attempt, f.failed ? State::kFailed : State::kFinished, f.start_ns, f.end_ns, f.name, f.error);
+  }
+  finished_.clear();
+  for (auto& t : running_) add(t->id, t->kind, t->attempt, State::kRunning, t->start_ns, 0, t->definition->name, "");
+  out->dropped += std::exchange(finished_dropped_, 0);
+}
+
+}  // namespace sheaf::runtime

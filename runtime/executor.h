@@ -1,0 +1,85 @@
+// The worker's side of tasks: what callers sent, in order of arrival, until some thread takes it and answers.
+//
+// Records are copied out of the lane at once, so a slow task never blocks a caller's ring. A task that was not started
+// can be given back at any time (steal-back, or because this worker blocks in get()). Replies go out when a task ends,
+// never batched. Methods need the runtime's lock unless they say that they take it.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/task.h"
+
+namespace sheaf::runtime {
+
+// What IncomingTask is in truth.
+struct Incoming : IncomingTask {
+  std::string record;                       // owns payload and inline dependencies
+  std::shared_ptr<LeaseInfo> lease_keep;
+  std::unique_ptr<TemplateDef> own_definition;   // constructors
+  protocol::ActorStart actor_start;
+  std::vector<objstore::Locator> dep_locators;   // parallel to deps; for arena values
+  std::vector<uint64_t> pins;
+  int64_t start_ns = 0;                     // steady clock
+  uint64_t items_sent = 0, items_consumed = 0;
+  bool cancel_requested = false;
+};
+
+class Executor {
+ public:
+  explicit Executor(Runtime::Impl& rt) : rt_(rt) {}
+
+  void handle(Peer& peer, const transport::Message& message);
+  void start_actor(protocol::ActorStart start);
+  void caller_gone(Peer& peer);
+  void request_exit(bool graceful);
+  bool exiting() const { return exiting_; }
+  bool has_task() const { return !queue_.empty(); }
+  size_t running() const { return running_.size(); }
+
+  Incoming* pop();
+  // Answers and frees the task. `head` values are filled by the caller.
+  void reply(Incoming* task, ReplyStatus status, std::span<const ReturnValue> values, const std::string* error);
+  void send_item(Incoming* task, const ReturnValue& value);
+  bool consumer_keeps_up(const Incoming* task) const;
+  bool cancel_requested(const IncomingTask* task) const;
+  // This worker is about to wait: callers get back what it has not started.
+  void give_back_all();
+  void flush_deferred();
+
+  // Adds finished tasks since the last call to `out`, and how many were forgotten.
+  void take_events(protocol::TaskEvents* out);
+
+ private:
+  struct Finished {
+    TaskId task;
+    TaskKind kind;
+    uint16_t attempt;
+    bool failed;
+    int64_t start_ns, end_ns;
+    std::string name, error;
+  };
+  void handle_task(Peer& peer, wire::Bytes payload);
+  bool parse(Incoming* task, wire::Bytes record, ProcessId caller);
+  void handle_cancel(Peer& peer, const CancelHead& head);
+  void give_back(ProcessId caller, uint32_t n);
+  void answer(ProcessId caller, uint64_t cookie, ReplyStatus status);
+  void send_record(ProcessId caller, LaneType type, const std::string& record);
+  void append_value(const ReturnValue& value, ProcessId caller, std::string* out);
+  void remember(const Incoming& task, bool failed, const std::string* error, int64_t end_ns);
+
+  Runtime::Impl& rt_;
+  std::deque<std::unique_ptr<Incoming>> queue_;
+  std::vector<std::unique_ptr<Incoming>> running_;
+  struct Deferred { ProcessId to; LaneType type; std::string record; };
+  std::deque<Deferred> deferred_;     // replies behind hold counts that the daemon's lane had no room for
+  std::string reply_scratch_;
+  std::vector<std::unique_ptr<TemplateDef>> retired_;   // of callers that are gone
+  std::deque<Finished> finished_;
+  uint64_t finished_dropped_ = 0;
+  bool exiting_ = false;
+};
+
+}  // namespace sheaf::runtime

@@ -1,0 +1,78 @@
+// The parts of a Runtime and how they reach one another. Private to runtime/.
+#pragma once
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "objstore/pins.h"
+#include "objstore/slab.h"
+#include "runtime/actor_clients.h"
+#include "runtime/daemon_link.h"
+#include "runtime/executor.h"
+#include "runtime/objects.h"
+#include "runtime/peers.h"
+#include "runtime/progress.h"
+#include "runtime/runtime.h"
+#include "runtime/session.h"
+#include "runtime/spin_lock.h"
+#include "runtime/submitter.h"
+
+namespace sheaf::runtime {
+
+struct Runtime::Impl {
+  Impl(Session s, ConnectOptions options, transport::Lane daemon_lane);
+
+  // ---- Called by the parts, lock held.
+  bool drain_lane(uint32_t lane);
+  // Everything that was waiting for room or for a fact that may hold now.
+  void push_out();
+  void tick(Deadline now);
+  // Head, further return ids, dependencies and nested ids of a task record; the payload follows separately.
+  void encode_task(Task* task, std::string* out);
+  ObjectId own_id(uint64_t lo, ProcessId process) const;
+  void flush_events();
+
+  // ---- Called by the helper, no lock held.
+  void show_log(const protocol::LogLines& lines);
+  void show_warning(const std::string& text);
+
+  // ---- For the facade.
+  WaitOutcome wait_ready(std::span<const Slot> slots, size_t needed, Deadline deadline);
+  bool enough_ready(std::span<const Slot> slots, size_t needed, size_t* first_pending);
+  void enter_blocked();
+  void leave_blocked();
+  Result<objstore::Locator> allocate(size_t size);
+  Result<std::string> request(protocol::MessageType type, const std::string& body, Deadline deadline);
+  Status resolve_dependencies(Incoming* task, protocol::ErrorRecord* error);
+
+  Session session;
+  Hooks hooks;
+  protocol::ClientKind kind;
+  SpinLock lock;
+  DaemonLink daemon;
+  Objects objects;
+  Peers peers;
+  Submitter submitter;
+  ActorClients actors;
+  Executor executor;
+  objstore::PinTable pins;
+  objstore::SlabWriter slabs;
+  Progress progress;
+  std::atomic<bool> closed{false};
+  std::atomic<int> blocked_threads{0};
+  uint64_t next_sequence = 1;        // actor and group ids
+};
+
+// Holds the runtime's lock for a scope.
+class Locked {
+ public:
+  explicit Locked(Runtime::Impl& rt) : rt_(rt) { rt_.lock.lock(); }
+  ~Locked() { rt_.lock.unlock(); }
+  Locked(const Locked&) = delete;
+
+ private:
+  Runtime::Impl& rt_;
+};
+
+}  // namespace sheaf::runtime

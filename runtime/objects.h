@@ -1,0 +1,68 @@
+// What follows from a change of an object: dependents become runnable, waiters wake, the daemon learns of it.
+//
+// Every method needs the runtime's lock. Nothing here waits.
+#pragma once
+
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/entry_table.h"
+#include "runtime/runtime.h"
+
+namespace sheaf::runtime {
+
+class Objects {
+ public:
+  explicit Objects(Runtime::Impl& rt);
+
+  EntryTable& table() { return table_; }
+  Entry& at(Slot slot) { return table_.at(slot); }
+
+  Slot create() { return table_.create_own(); }
+  // One count for the caller. `held`: the daemon already counts us that often (a hand-off).
+  Slot import(const ObjectId& id, uint16_t held = 0);
+  void retain(Slot slot) { ++table_.at(slot).refs; }
+  void release(Slot slot) {
+    if (--table_.at(slot).refs == 0) destroy(slot);
+  }
+
+  // The value arrived. `contained` are references inside it; each already carries a hold made for us by the sender.
+  void set_bytes(Slot slot, ValueState state, Bytes bytes, std::span<const ObjectId> contained = {});
+  void set_arena(Slot slot, const objstore::Locator& locator, std::span<const ObjectId> contained = {});
+  void set_error(Slot slot, const protocol::ErrorRecord& error);
+  // It was ready, and its bytes are gone from where they were: pending again, and asked for.
+  void set_moved(Slot slot);
+
+  // The daemon sent the value of an entry that it had been asked for (already stored in it).
+  void fetched(Slot slot) { became_ready(slot); }
+
+  // A reference is about to leave this process: the daemon must know the object before anybody asks for it.
+  void publish(Slot slot);
+  // Asks the daemon for foreign, lost and spilled objects that are still pending; batched until flush().
+  void subscribe(Slot slot);
+  // Sends queued subscriptions, and hold counts. `all`: also those that may wait for company (plain drops).
+  void flush(bool all);
+
+  void notify(Slot slot);
+  // A stream has a new item: event loops that wait for its generator look again.
+  void signal_stream(Slot generator);
+  std::vector<Slot> take_notified() { return std::exchange(notified_, {}); }
+  void adopt_contained(Slot slot, std::span<const Slot> nested);
+  // Count one more hold on behalf of `process`, for a reference that goes to it.
+  void hold_for(ProcessId process, const ObjectId& id);
+
+ private:
+  void destroy(Slot slot);
+  void became_ready(Slot slot);
+  void attach_contained(Entry& e, std::span<const ObjectId> contained);
+  void change_hold(const ObjectId& id, int delta);
+
+  Runtime::Impl& rt_;
+  EntryTable table_;
+  std::unordered_map<ObjectId, int> hold_changes_;
+  bool hold_added_ = false;                   // some queued change must precede our next reply
+  std::vector<ObjectId> subscriptions_;
+  std::vector<Slot> notified_;
+};
+
+}  // namespace sheaf::runtime

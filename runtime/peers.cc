@@ -1,0 +1,75 @@
+#include "runtime/peers.h"
+
+#include "runtime/impl.h"
+
+namespace sheaf::runtime {
+
+Peer* Peers::open(ProcessId process, const transport::LaneInfo& info) {
+  if (Peer* known = find(process)) return known;
+  auto lane = transport::Lane::open(rt_.session.region, info);
+  if (!lane || info.own_lane >= transport::kMaxLanes) return nullptr;
+  auto peer = std::make_unique<Peer>(process, std::move(*lane));
+  Peer* raw = peer.get();
+  peers_[process] = std::move(peer);
+  if (by_lane_.size() <= info.own_lane) by_lane_.resize(info.own_lane + 1);
+  by_lane_[info.own_lane] = raw;
+  return raw;
+}
+
+Peer* Peers::find(ProcessId process) {
+  auto it = peers_.find(process);
+  return it == peers_.end() ? nullptr : it->second.get();
+}
+
+bool Peers::drain_lane(uint32_t lane) {
+  Peer* peer = lane < by_lane_.size() ? by_lane_[lane] : nullptr;
+  if (!peer) return true;   // its LaneOpen was not delivered, or it is gone
+  while (auto message = peer->lane.peek()) {
+    handle(*peer, *message);
+    peer->lane.pop();
+  }
+  if (peer->lane.overflow_bytes() > 0) peer->lane.flush();
+  return true;
+}
+
+void Peers::handle(Peer& peer, const transport::Message& message) {
+  switch (static_cast<LaneType>(message.type)) {
+    case LaneType::kReply: return rt_.submitter.handle_reply(peer, message.payload);
+    case LaneType::kItem: return rt_.submitter.handle_item(peer, message.payload);
+    default: return rt_.executor.handle(peer, message);
+  }
+}
+
+void Peers::down(ProcessId process, const protocol::ErrorRecord& cause) {
+  Peer* peer = find(process);
+  if (!peer || !peer->alive) return;
+  while (auto message = peer->lane.peek()) {   // what it said before it died still counts
+    handle(*peer, *message);
+    peer->lane.pop();
+  }
+  peer->alive = false;
+  rt_.submitter.peer_down(*peer, cause);
+  rt_.executor.caller_gone(*peer);
+  by_lane_[peer->lane.own_lane()] = nullptr;
+  peers_.erase(process);
+  rt_.progress.note_ready();
+}
+
+void Peers::flush() {
+  for (auto& [id, peer] : peers_) {
+    if (peer->lane.overflow_bytes() > 0) peer->lane.flush();
+  }
+}
+
+bool Peers::has_overflow() const {
+  for (auto& [id, peer] : peers_) {
+    if (peer->lane.overflow_bytes() > 0) return true;
+  }
+  return false;
+}
+
+void Peers::for_each(const std::function<void(Peer&)>& visit) {
+  for (auto& [id, peer] : peers_) visit(*peer);
+}
+
+}  // namespace sheaf::runtime

@@ -1,0 +1,36 @@
+// The processes that we share a lane with. Needs the runtime's lock.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "runtime/task.h"
+
+namespace sheaf::runtime {
+
+class Peers {
+ public:
+  explicit Peers(Runtime::Impl& rt) : rt_(rt) {}
+
+  // The known peer, or a new one on this lane; null when the lane's offsets are not ours.
+  Peer* open(ProcessId process, const transport::LaneInfo& lane);
+  Peer* find(ProcessId process);
+  // Drains one lane: true when it was left empty.
+  bool drain_lane(uint32_t lane);
+  void down(ProcessId process, const protocol::ErrorRecord& cause);
+  // Moves overflow into rings that have room again.
+  void flush();
+  bool has_overflow() const;
+  void for_each(const std::function<void(Peer&)>& visit);
+
+ private:
+  void handle(Peer& peer, const transport::Message& message);
+
+  Runtime::Impl& rt_;
+  std::map<ProcessId, std::unique_ptr<Peer>> peers_;
+  std::vector<Peer*> by_lane_;
+};
+
+}  // namespace sheaf::runtime

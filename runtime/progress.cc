@@ -1,0 +1,185 @@
+#include "runtime/progress.h"
+
+#include <linux/futex.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <climits>
+
+#include "runtime/impl.h"
+
+namespace sheaf::runtime {
+
+namespace {
+
+void futex_wait(std::atomic<uint32_t>& word, uint32_t expected, Deadline deadline) {
+  auto left = deadline - Clock::now();
+  if (left.count() <= 0) return;
+  auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(left).count();
+  timespec ts{static_cast<time_t>(ns / 1000000000), static_cast<long>(ns % 1000000000)};
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, &ts, nullptr, 0);
+}
+
+void futex_wake_all(std::atomic<uint32_t>& word) {
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+}
+
+void signal_fd(int fd) {
+  if (fd < 0) return;
+  uint64_t one = 1;
+  [[maybe_unused]] ssize_t n = ::write(fd, &one, sizeof one);
+}
+
+transport::SpinPolicy spin_policy() {
+  transport::SpinPolicy policy;
+  policy.yield_spin = transport::measure_wake_cost();
+  return policy;
+}
+
+}  // namespace
+
+Progress::Progress(Runtime::Impl& rt)
+    : rt_(rt),
+      lock_(rt.lock),
+      bell_(rt.session.region.at<transport::BellBlock>(rt.session.welcome.bell), spin_policy()) {}
+
+Progress::~Progress() {
+  for (int fd : {ready_fd_, task_fd_, stop_pipe_[0], stop_pipe_[1]}) {
+    if (fd >= 0) close(fd);
+  }
+}
+
+void Progress::start() {
+  if (pipe2(stop_pipe_, O_CLOEXEC) != 0) stop_pipe_[0] = stop_pipe_[1] = -1;
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &old);   // signals belong to the user's threads
+  helper_ = std::thread([this] { helper_main(); });
+  watcher_ = std::thread([this] { watch_main(); });
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+}
+
+void Progress::stop() {
+  stopping_ = true;
+  if (stop_pipe_[1] >= 0) {
+    char c = 0;
+    [[maybe_unused]] ssize_t n = ::write(stop_pipe_[1], &c, 1);
+  }
+  {
+    std::lock_guard guard(stop_mutex_);
+  }
+  stop_signal_.notify_all();
+  bell_.wake();
+  if (helper_.joinable()) helper_.join();
+  if (watcher_.joinable()) watcher_.join();
+}
+
+void Progress::drain() {
+  if (bell_.any_ready()) {
+    bell_.for_each_ready([this](uint32_t lane) { return rt_.drain_lane(lane); });
+  }
+  rt_.push_out();
+  if (woke_ || notify_fd_ || task_arrived_) wake_others();
+}
+
+void Progress::wake_others() {
+  if (notify_fd_) signal_fd(ready_fd_);
+  if (task_arrived_) signal_fd(task_fd_);
+  if (woke_) {
+    if (leading_) bell_.wake();
+    if (followers_ > 0) {
+      generation_.fetch_add(1, std::memory_order_release);
+      futex_wake_all(generation_);
+    }
+  }
+  woke_ = notify_fd_ = task_arrived_ = false;
+}
+
+bool Progress::sleep(Deadline slice_end, Deadline deadline) {
+  if (leading_) {
+    ++followers_;
+    uint32_t seen = generation_.load(std::memory_order_acquire);
+    lock_.unlock();
+    futex_wait(generation_, seen, slice_end);
+    lock_.lock();
+    --followers_;
+  } else {
+    leading_ = true;
+    lock_.unlock();
+    bell_.wait(slice_end);
+    lock_.lock();
+    leading_ = false;
+    if (followers_ > 0) {   // somebody else must lead now
+      generation_.fetch_add(1, std::memory_order_release);
+      futex_wake_all(generation_);
+    }
+  }
+  return Clock::now() >= slice_end && slice_end < deadline;
+}
+
+void Progress::set_disconnected() {
+  lock_.lock();
+  bool first = !disconnected_;
+  disconnected_ = true;
+  woke_ = notify_fd_ = task_arrived_ = true;
+  wake_others();
+  lock_.unlock();
+  if (first && rt_.hooks.disconnected) rt_.hooks.disconnected();
+}
+
+int Progress::ready_fd() {
+  if (ready_fd_ < 0) ready_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return ready_fd_;
+}
+
+int Progress::task_fd() {
+  if (task_fd_ < 0) task_fd_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return task_fd_;
+}
+
+void Progress::post(std::function<void()> work) { posted_.push_back(std::move(work)); }
+
+void Progress::helper_main() {
+  pthread_setname_np(pthread_self(), "sheaf-helper");
+  prctl(PR_SET_TIMERSLACK, 50000, 0, 0, 0);
+  while (!stopping_) {
+    lock_.lock();
+    if (!leading_) {
+      drain();
+      rt_.tick(Clock::now());
+    }
+    bool lead = !leading_ && (ready_fd_ >= 0 || task_fd_ >= 0);
+    if (lead) sleep(Clock::now() + std::chrono::milliseconds(5), kNever);
+    if (lead) drain();
+    std::vector<std::function<void()>> work = std::exchange(posted_, {});
+    bool close_eye = busy.load(std::memory_order_relaxed);
+    lock_.unlock();
+    for (auto& w : work) w();
+    if (lead) continue;
+    std::unique_lock nap(stop_mutex_);
+    stop_signal_.wait_for(nap, std::chrono::milliseconds(close_eye ? 1 : 20),
+                          [this] { return stopping_.load(); });
+  }
+}
+
+// The socket carries nothing after the handshake: readable means that the daemon is gone.
+void Progress::watch_main() {
+  pthread_setname_np(pthread_self(), "sheaf-watch");
+  pollfd fds[2] = {{rt_.session.socket, POLLIN | POLLRDHUP, 0}, {stop_pipe_[0], POLLIN, 0}};
+  while (!stopping_) {
+    int n = ::poll(fds, 2, -1);
+    if (n < 0 && errno == EINTR) continue;
+    if (stopping_) return;
+    if (fds[0].revents != 0) {
+      set_disconnected();
+      return;
+    }
+  }
+}
+
+}  // namespace sheaf::runtime

@@ -1,0 +1,109 @@
+// Who drives the process's messages, and how a thread waits for a fact.
+//
+// Of the threads that wait, exactly one leads: it sleeps on the bell. The others sleep on a generation word that they
+// read before they let go of the lock; whoever drains bumps it when something became ready, and a leader bumps it when
+// it leaves. A helper thread drains every millisecond while work is in flight and nobody leads, every 20 ms else; it
+// leads itself while an event loop waits. Waits are cut into slices of 50 ms, so that no lost wake lasts.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "runtime/runtime.h"
+#include "runtime/spin_lock.h"
+#include "transport/bell.h"
+
+namespace sheaf::runtime {
+
+class Progress {
+ public:
+  explicit Progress(Runtime::Impl& rt);
+  ~Progress();
+  void start();
+  void stop();
+
+  // `fact` is evaluated with the lock held, after everything at hand was drained. Takes and releases the lock.
+  template <class Fact>
+  WaitOutcome wait(Fact fact, Deadline deadline) {
+    lock_.lock();
+    for (;;) {
+      drain();
+      if (fact()) { lock_.unlock(); return WaitOutcome::kReady; }
+      if (disconnected_) { lock_.unlock(); return WaitOutcome::kDisconnected; }
+      auto now = Clock::now();
+      if (now >= deadline) { lock_.unlock(); return WaitOutcome::kTimeout; }
+      bool interrupted = sleep(std::min(deadline, now + kSlice), deadline);
+      if (!interrupted) continue;
+      drain();
+      bool done = fact();
+      lock_.unlock();
+      return done ? WaitOutcome::kReady : WaitOutcome::kInterrupted;
+    }
+  }
+  // Waits on until the fact holds, the deadline passes or the daemon is gone, through all interruptions.
+  template <class Fact>
+  WaitOutcome wait_through(Fact fact, Deadline deadline) {
+    for (;;) {
+      WaitOutcome out = wait(fact, deadline);
+      if (out != WaitOutcome::kInterrupted) return out;
+    }
+  }
+  template <class Fact>
+  bool poll(Fact fact, std::chrono::nanoseconds budget) {
+    for (int round = 0;; ++round) {
+      lock_.lock();
+      drain();
+      bool done = fact();
+      lock_.unlock();
+      if (done) return true;
+      if (round > 0 || budget.count() == 0) return false;
+      if (!bell_.spin(budget)) return false;
+    }
+  }
+
+  // Lock held: takes everything that lies in our lanes, then pushes what can go out.
+  void drain();
+  // Lock held. Something a waiter may wait for has happened; wakes are sent when drain() is done.
+  void note_ready() { woke_ = true; }
+  void note_notified() { notify_fd_ = true; }
+  void note_task() { task_arrived_ = true; woke_ = true; }
+  void set_disconnected();
+  bool disconnected() const { return disconnected_; }
+  // Event loops: an eventfd that becomes readable with take_notified() / with tasks in the queue.
+  int ready_fd();
+  int task_fd();
+  // Work to be done by the helper outside the lock (hooks).
+  void post(std::function<void()> work);
+  transport::Bell& bell() { return bell_; }
+  // The helper keeps a close eye (1 ms) while this is true.
+  std::atomic<bool> busy{false};
+
+ private:
+  static constexpr std::chrono::milliseconds kSlice{50};
+  // Lock held before and after. True when a slice has passed or a signal arrived.
+  bool sleep(Deadline slice_end, Deadline deadline);
+  void wake_others();
+  void helper_main();
+  void watch_main();
+
+  Runtime::Impl& rt_;
+  SpinLock& lock_;
+  transport::Bell bell_;
+  bool leading_ = false;
+  uint32_t followers_ = 0;
+  std::atomic<uint32_t> generation_{0};
+  bool woke_ = false, notify_fd_ = false, task_arrived_ = false;
+  bool disconnected_ = false;
+  int ready_fd_ = -1, task_fd_ = -1;
+  std::vector<std::function<void()>> posted_;
+  std::atomic<bool> stopping_{false};
+  std::mutex stop_mutex_;               // the helper's nap: a condition with a time limit
+  std::condition_variable stop_signal_;
+  int stop_pipe_[2] = {-1, -1};
+  std::thread helper_, watcher_;
+};
+
+}  // namespace sheaf::runtime

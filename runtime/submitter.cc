@@ -1,0 +1,277 @@
+#include "runtime/submitter.h"
+
+#include <algorithm>
+
+#include "runtime/impl.h"
+
+namespace sheaf::runtime {
+
+using protocol::ErrorKind;
+using protocol::ErrorRecord;
+using protocol::MessageType;
+
+TemplateId Submitter::define(TaskTemplate definition) {
+  Template t;
+  t.sched = definition.flags & (kActorMethod | kActorCreation) ? nullptr : intern(definition.placement);
+  t.definition = std::move(definition);
+  t.mean_us = -1;
+  templates_.push_back(std::move(t));
+  return static_cast<TemplateId>(templates_.size() - 1);
+}
+
+SchedClass* Submitter::intern(const protocol::SchedulingClass& spec) {
+  auto& entry = classes_[wire::encode(spec)];
+  if (!entry) {
+    entry = std::make_unique<SchedClass>();
+    entry->id = static_cast<uint32_t>(by_id_.size());
+    entry->spec = spec;
+    by_id_.push_back(entry.get());
+  }
+  return entry.get();
+}
+
+Task* Submitter::make_task(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns) {
+  Template& t = templates_[id];
+  uint16_t n = std::max<uint16_t>(t.definition.n_returns, 1);
+  Task* task = Task::create(n, args);
+  task->definition = &t.definition;
+  task->sched = t.sched;
+  task->template_id = id;
+  task->parent = parent;
+  task->retries_left = t.definition.max_retries;
+  for (uint16_t i = 0; i < n; ++i) {
+    Slot slot = rt_.objects.create();
+    rt_.objects.retain(slot);   // one for the caller, one for the task
+    rt_.objects.at(slot).task = task;
+    returns[i] = task->returns()[i] = slot;
+  }
+  task->cookie = rt_.objects.at(returns[0]).id.lo;
+  if (t.definition.flags & kStreaming) {
+    rt_.objects.at(returns[0]).more().stream = std::make_unique<Stream>();
+  }
+  for (uint32_t i = 0; i < task->n_deps; ++i) rt_.objects.retain(task->deps()[i]);
+  for (uint32_t i = 0; i < task->n_nested; ++i) {
+    rt_.objects.retain(task->nested()[i]);
+    rt_.objects.publish(task->nested()[i]);
+  }
+  return task;
+}
+
+bool Submitter::await_dependencies(Task* task) {
+  task->unresolved = 0;
+  for (uint32_t i = 0; i < task->n_deps; ++i) {
+    Slot slot = task->deps()[i];
+    Entry& e = rt_.objects.at(slot);
+    if (e.ready()) continue;
+    ++task->unresolved;
+    e.more().dependents.push_back(task);
+    rt_.objects.subscribe(slot);
+  }
+  if (task->unresolved == 0) return true;
+  task->state = TaskState::kWaiting;
+  if (!task->list) waiting_.push_back(task);
+  return false;
+}
+
+bool Submitter::fail_on_dependency(Task* task) {
+  for (uint32_t i = 0; i < task->n_deps; ++i) {
+    Entry& e = rt_.objects.at(task->deps()[i]);
+    if (e.state != ValueState::kError) continue;
+    auto error = wire::decode<ErrorRecord>(e.bytes());
+    complete_error(task, error ? *error : ErrorRecord{ErrorKind::kSystem, "unreadable error", "", {}});
+    return true;
+  }
+  return false;
+}
+
+void Submitter::submit(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns) {
+  Task* task = make_task(id, args, parent, returns);
+  if (!await_dependencies(task) || fail_on_dependency(task)) return;
+  enqueue(task);
+  push_out();
+}
+
+void Submitter::dependency_ready(Task* task) {
+  if (--task->unresolved > 0) return;
+  if (task->actor && !task->creation) return rt_.actors.dependencies_ready(task);   // it keeps its place
+  if (task->list) task->list->remove(task);
+  if (task->cancelled) return complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
+  if (task->actor) return rt_.actors.dependencies_ready(task);
+  if (!fail_on_dependency(task)) enqueue(task);
+}
+
+void Submitter::enqueue(Task* task, bool front) {
+  SchedClass& c = *task->sched;
+  task->state = TaskState::kQueued;
+  if (front) c.queue.push_front(task);
+  else c.queue.push_back(task);
+  mark_dirty(c);
+  rt_.progress.busy.store(true, std::memory_order_relaxed);
+}
+
+void Submitter::mark_dirty(SchedClass& c) {
+  if (std::exchange(c.dirty, true)) return;
+  dirty_.push_back(&c);
+}
+
+// ---- Out ---------------------------------------------------------------------------------------------------------------
+
+void Submitter::push(Task* task, Peer& peer) {
+  Template& t = templates_[task->template_id];
+  if (peer.templates_sent.size() <= task->template_id) peer.templates_sent.resize(task->template_id + 1);
+  if (!peer.templates_sent[task->template_id]) {
+    peer.templates_sent[task->template_id] = true;
+    const TaskTemplate& d = t.definition;
+    TemplateDef def{task->template_id, d.function, d.flags, d.n_returns, d.max_calls,
+                    d.method, d.name, d.concurrency_group, d.blob, d.generator_backpressure};
+    peer.lane.send(static_cast<uint16_t>(LaneType::kTemplate), wire::as_bytes(wire::encode(def)));
+  }
+  if (peer.lease != 0 && !peer.lease_info_sent) {
+    peer.lease_info_sent = true;
+    LeaseInfo info{peer.lease, peer.sched->spec.resources, peer.sched->spec.strategy, peer.grant.devices};
+    peer.lane.send(static_cast<uint16_t>(LaneType::kLeaseInfo), wire::as_bytes(wire::encode(info)));
+  }
+  rt_.encode_task(task, &scratch_);
+  peer.lane.send(static_cast<uint16_t>(LaneType::kTask), wire::as_bytes(scratch_),
+                 wire::as_bytes({task->payload(), task->payload_bytes}));
+  task->state = TaskState::kInFlight;
+  task->peer = &peer;
+  task->estimate_us = static_cast<float>(std::max(t.mean_us, 1.0));
+  peer.backlog_us += task->estimate_us;
+  peer.in_flight.push_back(task);
+  ++in_flight_;
+}
+
+Peer* Submitter::choose(SchedClass& c, const Template& t) {
+  Peer* best = nullptr;
+  for (Peer* p : c.leases) {
+    if (p->recalled || !p->alive) continue;
+    if (!best || p->in_flight.size < best->in_flight.size) best = p;
+  }
+  if (!best || best->in_flight.size == 0) return best;
+  bool room = t.mean_us >= 0 && best->backlog_us + t.mean_us <= kPipelineBudgetUs &&
+              best->in_flight.size < kPipelineTasksMax;
+  return room ? best : nullptr;
+}
+
+void Submitter::push_class(SchedClass& c) {
+  while (Task* task = c.queue.head) {
+    Peer* peer = choose(c, templates_[task->template_id]);
+    if (!peer) break;
+    c.queue.remove(task);
+    if (!await_dependencies(task)) continue;   // an argument was spilled meanwhile
+    push(task, *peer);
+  }
+  request_leases(c);
+}
+
+void Submitter::push_out() {
+  // What we told the daemon about references must not be overtaken by the references themselves.
+  if (rt_.daemon.lane().overflow_bytes() > 0) return;
+  while (!dirty_.empty()) {
+    SchedClass* c = dirty_.back();
+    dirty_.pop_back();
+    c->dirty = false;
+    push_class(*c);
+  }
+}
+
+void Submitter::request_leases(SchedClass& c) {
+  uint32_t want = c.queue.size;
+  for (Peer* p : c.leases) want += p->in_flight.size > 1 ? p->in_flight.size - 1 : 0;
+  bool changed = want == 0 ? c.requested != 0 : c.requested == 0 || want > 2 * c.requested;
+  if (!changed) return;
+  c.requested = want;
+  rt_.daemon.send(MessageType::kLeaseRequest, protocol::LeaseRequest{c.id, c.spec, want});
+}
+
+// ---- Leases ------------------------------------------------------------------------------------------------------------
+
+void Submitter::lease_granted(const protocol::LeaseGrant& grant) {
+  Peer* peer = rt_.peers.open(grant.worker, grant.lane);
+  if (!peer || grant.class_id >= by_id_.size()) {
+    rt_.daemon.send(MessageType::kLeaseReturn, protocol::LeaseReturn{grant.lease, false});
+    return;
+  }
+  SchedClass& c = *by_id_[grant.class_id];
+  peer->lease = grant.lease;
+  peer->sched = &c;
+  peer->grant = grant;
+  peer->recalled = peer->steal_sent = peer->lease_info_sent = false;
+  peer->idle_since = {};
+  c.leases.push_back(peer);
+  leases_[grant.lease] = peer;
+  ++lease_count_;
+  if (c.requested > 0) --c.requested;
+  push_class(c);
+  steal_back(c);
+}
+
+void Submitter::return_lease(Peer& peer, bool worker_exits) {
+  std::erase(peer.sched->leases, &peer);
+  leases_.erase(peer.lease);
+  --lease_count_;
+  rt_.daemon.send(MessageType::kLeaseReturn, protocol::LeaseReturn{peer.lease, worker_exits});
+  peer.lease = 0;
+  peer.sched = nullptr;
+}
+
+void Submitter::lease_recalled(uint64_t lease) {
+  auto it = leases_.find(lease);
+  if (it == leases_.end()) return;
+  Peer& peer = *it->second;
+  peer.recalled = true;
+  if (peer.in_flight.size == 0) {
+    SchedClass& c = *peer.sched;
+    return_lease(peer, false);
+    push_class(c);
+    return;
+  }
+  uint32_t all = peer.in_flight.size;
+  peer.lane.send(static_cast<uint16_t>(LaneType::kSteal), std::as_bytes(std::span(&all, 1)));
+}
+
+void Submitter::lease_refused(const protocol::LeaseRefused& refusal) {
+  if (refusal.class_id >= by_id_.size()) return;
+  SchedClass& c = *by_id_[refusal.class_id];
+  c.requested = 0;
+  while (Task* task = c.queue.pop_front()) complete_error(task, refusal.error);
+}
+
+void Submitter::steal_back(SchedClass& c) {
+  if (c.queue.size > 0 || c.leases.size() < 2) return;
+  Peer* busiest = nullptr;
+  bool idle = false;
+  for (Peer* p : c.leases) {
+    if (p->in_flight.size == 0 && !p->recalled) idle = true;
+    if (!busiest || p->in_flight.size > busiest->in_flight.size) busiest = p;
+  }
+  if (!idle || busiest->in_flight.size < 2 || busiest->steal_sent) return;
+  busiest->steal_sent = true;
+  uint32_t n = busiest->in_flight.size / 2;
+  busiest->lane.send(static_cast<uint16_t>(LaneType::kSteal), std::as_bytes(std::span(&n, 1)));
+}
+
+void Submitter::tick(Deadline now) {
+  for (auto& [key, c] : classes_) {
+    for (size_t i = 0; i < c->leases.size();) {
+      Peer& p = *c->leases[i];
+      p.steal_sent = false;
+      if (p.in_flight.size > 0 || c->queue.size > 0) p.idle_since = {};
+      else if (p.idle_since == Deadline{}) p.idle_since = now;
+      else if (now - p.idle_since > kIdleLease) {
+        return_lease(p, false);
+        continue;
+      }
+      ++i;
+    }
+    steal_back(*c);
+    request_leases(*c);
+  }
+}
+
+void Submitter::return_all_leases() {
+  while (!leases_.empty()) return_lease(*leases_.begin()->second, false);
+}
+
+}  // namespace sheaf::runtime

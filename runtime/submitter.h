@@ -1,0 +1,104 @@
+// The caller's side of tasks: dependencies, leases, pipelining, replies, retries, lineage.
+//
+// A task goes out when its dependencies have values and a leased worker of its scheduling class has room. Room is a
+// time budget: what lies unanswered at a worker may amount to kPipelineBudget, by the measured running time of each
+// function; a function that was never measured gets an empty worker. Tasks queued behind a slow one are called back as
+// soon as another worker of the class idles. Needs the runtime's lock throughout; never waits.
+// Hot path, per task: 1 allocation (Task), 1 record out (header 8 + 40 bytes + arguments), 1 reply in.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <string>
+
+#include "runtime/objects.h"
+#include "runtime/task.h"
+
+namespace sheaf::runtime {
+
+struct Template {
+  TaskTemplate definition;
+  SchedClass* sched = nullptr;
+  double mean_us = 0;          // running time, exponentially weighted; negative: not measured yet
+};
+
+inline constexpr double kPipelineBudgetUs = 1000;      // unanswered work at one leased worker
+inline constexpr uint32_t kPipelineTasksMax = 512;
+inline constexpr std::chrono::milliseconds kIdleLease{100};
+inline constexpr size_t kPendingEventsMax = 10000;
+
+class Submitter {
+ public:
+  explicit Submitter(Runtime::Impl& rt) : rt_(rt) {}
+
+  TemplateId define(TaskTemplate definition);
+  const Template& definition(TemplateId id) const { return templates_[id]; }
+  void submit(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns);
+  // For actor calls: the task with its return entries and dependencies set up, not yet queued anywhere.
+  Task* make_task(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns);
+  // Writes the task to the peer's lane; its dependencies all have values.
+  void push(Task* task, Peer& peer);
+  // Every return becomes this error; the task is over.
+  void complete_error(Task* task, const protocol::ErrorRecord& error);
+  // A constructor has been handed over: releases what the task held.
+  void finish(Task* task, bool keep_lineage);
+
+  // True when every dependency has a value; else the task waits for those that have none.
+  bool await_dependencies(Task* task);
+  void dependency_ready(Task* task);
+  // True when a dependency is an error, which is now the task's own outcome.
+  bool fail_on_dependency(Task* task);
+  void lineage_released(Task* task);
+  // The object at `slot` is lost for good: true when its task was started again.
+  bool reconstruct(Slot slot, const std::string& error);
+
+  void lease_granted(const protocol::LeaseGrant& grant);
+  void lease_recalled(uint64_t lease);
+  void lease_refused(const protocol::LeaseRefused& refusal);
+  void handle_reply(Peer& peer, wire::Bytes payload);
+  void handle_item(Peer& peer, wire::Bytes payload);
+  void peer_down(Peer& peer, const protocol::ErrorRecord& cause);
+
+  // It waits for no value any more.
+  void detach_dependencies(Task* task);
+  // Off its worker's list, because it was answered or the worker is gone.
+  void take_off(Task* task);
+  bool cancel(Slot slot, bool force, bool recursive);
+  void cancel_children(uint64_t parent, bool force);
+
+  // Sends what can go out now. Cheap when nothing changed.
+  void push_out();
+  // Idle leases, steal-back, level-triggered lease requests. Called every 1 to 20 ms.
+  void tick(Deadline now);
+  void return_all_leases();
+  bool busy() const { return in_flight_ > 0 || lease_count_ > 0 || !dirty_.empty(); }
+  // Tasks that have no result yet, for the state API.
+  void pending_events(std::vector<protocol::TaskEvent>* out);
+
+ private:
+  SchedClass* intern(const protocol::SchedulingClass& spec);
+  void enqueue(Task* task, bool front = false);
+  void mark_dirty(SchedClass& c);
+  void push_class(SchedClass& c);
+  Peer* choose(SchedClass& c, const Template& t);
+  void request_leases(SchedClass& c);
+  void return_lease(Peer& peer, bool worker_exits);
+  void steal_back(SchedClass& c);
+  void retry(Task* task, bool front);
+  void store_values(Task* task, wire::Reader& in, uint16_t n_values);
+  void release_arguments(Task* task);
+  void end_stream(Task* task, const protocol::ErrorRecord* error);
+
+  Runtime::Impl& rt_;
+  std::deque<Template> templates_;
+  std::map<std::string, std::unique_ptr<SchedClass>> classes_;   // by encoded spec
+  std::vector<SchedClass*> by_id_;
+  std::vector<SchedClass*> dirty_;
+  std::map<uint64_t, Peer*> leases_;
+  uint32_t lease_count_ = 0;
+  uint64_t in_flight_ = 0;
+  TaskList waiting_;             // some dependency has no value yet
+  std::string scratch_;
+};
+
+}  // namespace sheaf::runtime

@@ -1,0 +1,115 @@
+// A call in the process that made it, from submit() until its results are in (and longer, as their lineage).
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/runtime.h"
+#include "transport/lane.h"
+
+namespace sheaf::runtime {
+
+struct Task;
+struct Peer;
+struct SchedClass;
+struct ActorClient;
+
+// Doubly linked list through Task: O(1) removal when replies come out of order.
+struct TaskList {
+  Task* head = nullptr;
+  Task* tail = nullptr;
+  uint32_t size = 0;
+  void push_back(Task* t);
+  void push_front(Task* t);
+  void insert_after(Task* place, Task* t);   // null: first
+  void remove(Task* t);
+  Task* pop_front() {
+    Task* t = head;
+    if (t) remove(t);
+    return t;
+  }
+};
+
+enum class TaskState : uint8_t { kWaiting, kQueued, kInFlight, kDone };
+
+// One allocation holds the task and, behind it, return slots, dependency slots, nested slots and the payload.
+struct Task {
+  Task* prev = nullptr;
+  Task* next = nullptr;
+  TaskList* list = nullptr;
+  const TaskTemplate* definition = nullptr;
+  SchedClass* sched = nullptr;       // null for actor methods
+  ActorClient* actor = nullptr;
+  Peer* peer = nullptr;              // kInFlight
+  uint64_t cookie = 0;
+  uint64_t parent = 0;
+  uint64_t sequence = 0;             // actor calls: order of submission
+  int32_t retries_left = 0;          // -1: for ever
+  uint32_t unresolved = 0;           // dependencies without a value
+  TemplateId template_id = 0;
+  uint32_t n_deps = 0;
+  uint32_t n_nested = 0;
+  uint32_t payload_bytes = 0;
+  float estimate_us = 0;             // what it adds to its worker's backlog
+  uint32_t lineage = 0;              // kDone: return entries that may have to be made again
+  uint16_t n_returns = 0;            // slots, at least one
+  uint16_t attempt = 0;
+  TaskState state = TaskState::kWaiting;
+  bool cancelled = false;
+  bool creation = false;             // an actor's constructor: goes to the controller, not to a lane
+
+  Slot* returns() { return reinterpret_cast<Slot*>(this + 1); }
+  Slot* deps() { return returns() + n_returns; }
+  Slot* nested() { return deps() + n_deps; }
+  char* payload() { return reinterpret_cast<char*>(nested() + n_nested); }
+
+  static Task* create(uint16_t n_returns, const Arguments& args);
+  static void destroy(Task* task) { free(task); }
+};
+
+// A streaming generator as its consumer sees it.
+struct Stream {
+  std::deque<Slot> items;            // one count each
+  uint64_t received = 0;             // index of the next item to come
+  uint64_t consumed = 0;
+  bool ended = false;
+};
+
+// Another process that we share a lane with: as caller, as worker, or both.
+struct Peer {
+  explicit Peer(ProcessId id, transport::Lane l) : process(id), lane(std::move(l)) {}
+  ProcessId process;
+  transport::Lane lane;
+  bool alive = true;
+  // We call it:
+  TaskList in_flight;
+  std::vector<bool> templates_sent;
+  uint64_t lease = 0;                // 0: not leased to us
+  SchedClass* sched = nullptr;
+  bool recalled = false;             // return the lease when in_flight is empty
+  bool steal_sent = false;
+  double backlog_us = 0;             // estimated running time of what is in flight
+  Deadline idle_since{};
+  protocol::LeaseGrant grant;
+  bool lease_info_sent = false;
+  // It calls us:
+  std::vector<std::unique_ptr<TemplateDef>> templates;
+  std::shared_ptr<LeaseInfo> lease_info;
+};
+
+// Tasks that may run on the same leased workers.
+struct SchedClass {
+  uint32_t id = 0;
+  protocol::SchedulingClass spec;
+  TaskList queue;                    // ready to run
+  std::vector<Peer*> leases;
+  uint32_t requested = 0;            // backlog last told to the daemon
+  bool dirty = false;                // something changed: push_out() has to look
+};
+
+}  // namespace sheaf::runtime

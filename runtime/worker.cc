@@ -1,0 +1,177 @@
+// The worker's half of the facade: taking tasks and answering them.
+#include "runtime/impl.h"
+
+namespace sheaf::runtime {
+
+using protocol::ErrorKind;
+using protocol::ErrorRecord;
+using protocol::MessageType;
+
+// Maps the arena dependencies of a task. On failure `*error` is what the task's caller shall get.
+Status Runtime::Impl::resolve_dependencies(Incoming* task, ErrorRecord* error) {
+  for (size_t i = 0; i < task->deps.size(); ++i) {
+    if (task->deps[i].state != ValueState::kArena) continue;
+    Slot slot;
+    {
+      Locked guard(*this);
+      slot = objects.import(task->dep_ids[i]);
+      Entry& e = objects.at(slot);
+      if (!e.ready() && !e.has(kSubscribed)) {
+        e.set_locator(task->dep_locators[i]);
+        e.flags = static_cast<uint8_t>(e.flags & ~kLost);
+      }
+    }
+    Runtime* runtime = Runtime::current();
+    Status status = runtime ? Status::ok() : Status(StatusCode::kDisconnected, "the node daemon is gone");
+    while (status.is_ok()) {
+      uint64_t pin = 0;
+      auto view = runtime->view(slot, &pin);
+      if (view) {
+        task->deps[i] = *view;
+        if (pin != 0) task->pins.push_back(pin);
+        if (view->state == ValueState::kError) {
+          auto record = wire::decode<ErrorRecord>(view->bytes);
+          *error = record ? *record : ErrorRecord{ErrorKind::kObjectLost, "an argument was lost", "", {}};
+          status = Status(StatusCode::kNotFound, error->message);
+        }
+        break;
+      }
+      if (view.status().code() != StatusCode::kNotFound) {
+        status = view.status();
+        *error = {ErrorKind::kSystem, std::string(status.message()), "", {}};
+        break;
+      }
+      Slot wanted[1] = {slot};   // spilled: the daemon brings it back
+      if (progress.wait_through([&] { return objects.at(slot).ready(); }, Clock::now()) == WaitOutcome::kReady) continue;
+      {
+        Locked guard(*this);
+        objects.subscribe(slot);
+        objects.flush(false);
+      }
+      if (wait_ready(wanted, 1, kNever) == WaitOutcome::kDisconnected) {
+        status = Status(StatusCode::kDisconnected, "the node daemon is gone");
+      }
+    }
+    Locked guard(*this);
+    objects.release(slot);   // the pin, if any, keeps its own count
+    if (!status.is_ok()) return status;
+  }
+  return Status::ok();
+}
+
+IncomingTask* Runtime::next_task(Deadline deadline) {
+  Impl& rt = *impl_;
+  for (;;) {
+    WaitOutcome out =
+        rt.progress.wait([&] { return rt.executor.has_task() || rt.executor.exiting(); }, deadline);
+    if (out != WaitOutcome::kReady) return nullptr;
+    Incoming* task = nullptr;
+    {
+      Locked guard(rt);
+      task = rt.executor.pop();
+      rt.progress.busy.store(true, std::memory_order_relaxed);
+    }
+    if (!task) {
+      if (rt.executor.exiting()) return nullptr;
+      continue;   // another thread was quicker
+    }
+    ErrorRecord error;
+    if (rt.resolve_dependencies(task, &error).is_ok()) return task;
+    fail(task, error, false);
+  }
+}
+
+int Runtime::task_fd() {
+  Locked guard(*impl_);
+  return impl_->progress.task_fd();
+}
+
+bool Runtime::exiting() const {
+  Locked guard(*impl_);
+  return impl_->executor.exiting() || impl_->progress.disconnected();
+}
+
+void Runtime::finish(IncomingTask* task, std::span<const ReturnValue> values) {
+  impl_->leave_blocked();
+  auto* incoming = static_cast<Incoming*>(task);
+  std::vector<uint64_t> pins = std::move(incoming->pins);
+  {
+    Locked guard(*impl_);
+    impl_->executor.reply(incoming, ReplyStatus::kOk, values, nullptr);
+  }
+  for (uint64_t pin : pins) unpin(pin);
+}
+
+void Runtime::fail(IncomingTask* task, const ErrorRecord& error, bool retryable) {
+  impl_->leave_blocked();
+  auto* incoming = static_cast<Incoming*>(task);
+  std::vector<uint64_t> pins = std::move(incoming->pins);
+  if (task->kind == TaskKind::kActorCreation) actor_started(*task, error);
+  {
+    Locked guard(*impl_);
+    std::string bytes = wire::encode(error);
+    ReplyStatus status = error.kind == ErrorKind::kCancelled ? ReplyStatus::kCancelled
+                         : retryable                         ? ReplyStatus::kRetryableError
+                                                             : ReplyStatus::kError;
+    impl_->executor.reply(incoming, status, {}, &bytes);
+  }
+  for (uint64_t pin : pins) unpin(pin);
+}
+
+uint64_t Runtime::retain_dep(const IncomingTask& task, uint32_t index) {
+  if (index >= task.deps.size() || task.deps[index].state != ValueState::kArena) return 0;
+  Slot slot = import(task.dep_ids[index]);
+  uint64_t pin = 0;
+  auto pinned = view(slot, &pin);   // the task's own pin keeps it where it is, so this succeeds
+  release(slot);
+  return pinned ? pin : 0;
+}
+
+Status Runtime::yield_item(IncomingTask* task, const ReturnValue& value) {
+  auto* incoming = static_cast<Incoming*>(task);
+  {
+    Locked guard(*impl_);
+    impl_->executor.send_item(incoming, value);
+  }
+  WaitOutcome out = impl_->progress.wait_through(
+      [&] { return impl_->executor.consumer_keeps_up(incoming); }, kNever);
+  if (out == WaitOutcome::kDisconnected) return Status(StatusCode::kDisconnected, "the node daemon is gone");
+  if (incoming->cancel_requested) return Status(StatusCode::kCancelled, "the task was cancelled");
+  return Status::ok();
+}
+
+Result<PutBuffer> Runtime::return_begin(const IncomingTask& task, uint32_t index, size_t size) {
+  bool item = task.definition->flags & kStreaming;
+  if (item) return put_begin(size);
+  if (index >= task.return_ids.size()) return Status(StatusCode::kInvalidArgument, "no such return value");
+  return put_begin(size, task.return_ids[index]);
+}
+
+bool Runtime::cancel_requested(const IncomingTask& task) {
+  Locked guard(*impl_);
+  impl_->progress.drain();
+  return impl_->executor.cancel_requested(&task);
+}
+
+void Runtime::actor_started(const IncomingTask& task, const std::optional<ErrorRecord>& error) {
+  const auto& start = *task.actor;
+  protocol::ActorStarted message{start.spec.actor, start.incarnation, !error, error.value_or(ErrorRecord{})};
+  Locked guard(*impl_);
+  impl_->objects.flush(false);
+  impl_->daemon.send(MessageType::kActorStarted, message);
+}
+
+void Runtime::actor_exit(const ActorId& actor, uint32_t incarnation, std::string reason) {
+  {
+    Locked guard(*impl_);
+    impl_->flush_events();
+    impl_->objects.flush(true);
+    impl_->daemon.send(MessageType::kActorExiting,
+                       protocol::ActorExiting{actor, incarnation, true, std::move(reason)});
+  }
+  // What was answered has to reach its callers before the process ends.
+  impl_->progress.wait_through([&] { return impl_->executor.exiting() && !impl_->peers.has_overflow(); },
+                               Clock::now() + std::chrono::seconds(2));
+}
+
+}  // namespace sheaf::runtime
