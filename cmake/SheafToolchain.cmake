@@ -23,7 +23,7 @@ if(SHEAF_MOLD)
 endif()
 
 add_compile_options(
-  -Wall -Wextra -Wno-unused-parameter -fno-omit-frame-pointer
+  -Wall -Wextra -Wno-unused-parameter -Wno-maybe-uninitialized -fno-omit-frame-pointer
   "$<$<COMPILE_LANGUAGE:CXX>:-Wshadow>"
   # Nobody replaces our functions at load time, so calls inside the library need no indirection.
   -fno-semantic-interposition)

@@ -1,0 +1,52 @@
+// Every configuration key of Sheaf. docs/configuration.md is printed from this table.
+#include <limits>
+
+#include "core/config.h"
+
+namespace sheaf {
+namespace {
+
+using enum ConfigType;
+constexpr double kMost = 9.2e18;  // what fits into 64 bits
+constexpr double kMs = 1e6, kSecond = 1e9;
+
+constexpr ConfigKey kSchema[] = {
+    {"node.cpus", kInt, "-1", -1, 1 << 20, "CPUs that this node offers; -1 counts those of the cpuset and cgroup."},
+    {"node.gpus", kInt, "-1", -1, 1 << 16, "GPUs that this node offers; -1 counts the visible ones."},
+    {"node.memory", kBytes, "0", 0, kMost,
+     "Memory that tasks may reserve; 0 takes what the cgroup or the machine has less the object store."},
+    {"node.labels", kString, "", 0, 0, "Labels of the node for scheduling: `key=value,key=value`."},
+    {"session.root", kString, "", 0, 0,
+     "Folder that holds session directories; empty takes $XDG_RUNTIME_DIR, else /tmp."},
+    {"store.memory", kBytes, "0", 0, kMost,
+     "Size of the shared-memory arena; 0 takes 30 % of the memory that the cgroup or the machine has."},
+    {"store.huge_pages", kBool, "true", 0, 0, "Try to back the arena by 2 MB pages."},
+    {"store.spill_dir", kString, "", 0, 0,
+     "Folder for spilled objects, on a node-local disk; empty takes the session directory."},
+    {"store.spill_max", kBytes, "0", 0, kMost, "Most bytes spilled to disk; 0 stops only when the disk is nearly full."},
+    {"store.full_wait", kDuration, "10s", 0, 3600 * kSecond,
+     "How long a put waits for space before it raises ObjectStoreFullError."},
+    {"workers.max", kInt, "1024", 1, 4000, "Most worker processes on this node, actors included."},
+    {"workers.warm", kInt, "0", 0, 4000, "Idle workers kept ready; 0 keeps as many as there are CPUs."},
+    {"workers.idle_timeout", kDuration, "1s", 0, 86400 * kSecond, "An idle worker above the warm ones leaves after this."},
+    {"workers.start_timeout", kDuration, "60s", kMs, 3600 * kSecond, "A worker that has not registered by then is killed."},
+    {"workers.exit_grace", kDuration, "10s", 0, 3600 * kSecond, "A worker told to leave is killed after this."},
+    {"workers.preload", kString, "", 0, 0, "Python modules imported once, before workers are forked: `numpy,torch`."},
+    {"scheduler.starve_after", kDuration, "10ms", 0, 3600 * kSecond,
+     "A request that waits longer makes others give leases back."},
+    {"scheduler.warn_interval", kDuration, "30s", kSecond, 86400 * kSecond,
+     "How often a request that cannot be met is reported to its driver."},
+    {"tasks.events_kept", kInt, "10000", 0, 1e8, "Finished tasks remembered for `sheaf list tasks` and the timeline."},
+    {"log.level", kString, "info", 0, 0, "Least severe line that is logged: trace, debug, info, warning, error, off."},
+    {"log.max_bytes", kBytes, "64MiB", 4096, kMost, "A log file of this size is rotated."},
+    {"log.keep", kInt, "3", 0, 1000, "Rotated log files kept."},
+    {"log.lines_per_second", kInt, "1000", 1, 1e9,
+     "Lines of one worker's output passed on to the driver in a second; the rest stay in its log file."},
+    {"trace.events", kInt, "16384", 0, 1 << 24, "Events kept in a daemon's trace ring; 0 turns tracing off."},
+};
+
+}  // namespace
+
+std::span<const ConfigKey> config_schema() { return kSchema; }
+
+}  // namespace sheaf
