@@ -117,7 +117,8 @@ int stream_until_peer_dies(const LaneRegion& region, RegionOffset bell_block, co
       return true;
     });
     if (Clock::now() > limit) return 4;
-    if (peer.overflow_bytes() >= 100'000 && !bell.any_ready()) bell.wait(limit);
+    bool blocked = peer.overflow_bytes() >= 100'000 && !bell.any_ready();
+    if (blocked && !peer_dead) bell.wait(limit);
   }
   while (!drain_peer()) {
   }
