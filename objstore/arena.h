@@ -32,6 +32,8 @@ class Arena {
  public:
   // Daemon. `bytes` is rounded up to 2 MB. Does not commit memory. Forks a short-lived child.
   static Result<Arena> create(uint64_t bytes, const ArenaOptions& options = {});
+  // Daemon, on a file of the caller's, e.g. on a site's own tmpfs. Takes ownership of `fd`; sets the file's size.
+  static Result<Arena> create_on(int fd, ArenaBacking backing, uint64_t bytes, const ArenaOptions& options = {});
   // Client: maps what the daemon handed out. Takes ownership of `fd`.
   static Result<Arena> map(int fd, uint64_t bytes);
   Arena(Arena&& other) noexcept;

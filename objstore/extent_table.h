@@ -38,9 +38,11 @@ class ExtentTable {
   void release(const Locator& locator);
 
   struct LostRecord { Locator locator; SealedRecord record; };
-  // The process is gone and writes no more: its unsealed extents are free. Returns the objects that its slabs record as
-  // sealed but that no message announced; they count as sealed from now on.
-  std::vector<LostRecord> process_gone(ProcessId process, const std::byte* base);
+  // The process is dead. Returns the objects that its slabs record as sealed but that no message announced; they count
+  // as sealed from now on.
+  std::vector<LostRecord> recover_sealed(ProcessId process, const std::byte* base);
+  // Its address space is gone, so it writes no more: what it has not sealed is free. recover_sealed() comes first.
+  void process_gone(ProcessId process);
   // Frees slabs that their writers retired and in which nothing lives. Returns how many.
   size_t reap_slabs(const std::byte* base);
 

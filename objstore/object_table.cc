@@ -1,1 +1,258 @@
 #include "objstore/object_table.h"
+
+#include <algorithm>
+
+#include "core/status.h"
+
+namespace sheaf::objstore {
+
+ObjectTable::ProcessRow* ObjectTable::row(ProcessId process) {
+  auto it = processes_.find(process);
+  return it == processes_.end() ? nullptr : &it->second;
+}
+
+ObjectTable::Entry* ObjectTable::find_mutable(const ObjectId& id) {
+  auto it = entries_.find(id);
+  return it == entries_.end() ? nullptr : &it->second;
+}
+
+const ObjectTable::Entry* ObjectTable::find(const ObjectId& id) const {
+  return const_cast<ObjectTable*>(this)->find_mutable(id);
+}
+
+bool ObjectTable::is_unknown(const ObjectId& id) const {
+  const Entry* e = find(id);
+  return e != nullptr && !e->known && !e->subscribers.empty();
+}
+
+// ---- References -------------------------------------------------------------------------------------------------------
+
+bool ObjectTable::is_dead(const Entry& e) {
+  if (e.containers > 0) return false;
+  return std::none_of(e.holds.begin(), e.holds.end(), [](const auto& hold) { return hold.second > 0; });
+}
+
+void ObjectTable::consider(const ObjectId& id, Entry& e) {
+  if (e.candidate || !is_dead(e)) return;
+  e.candidate = true;
+  fresh_.push_back(id);
+}
+
+void ObjectTable::add_hold(const ObjectId& id, Entry& e, ProcessId process, int32_t delta) {
+  ProcessRow* r = row(process);
+  if (r != nullptr) {
+    auto it = std::find_if(e.holds.begin(), e.holds.end(), [&](const auto& h) { return h.first == process; });
+    if (it == e.holds.end()) it = e.holds.insert(it, {process, 0});
+    it->second += delta;
+    if (it->second == 0) {
+      *it = e.holds.back();
+      e.holds.pop_back();
+      r->holds.erase(id);
+    } else {
+      r->holds.insert(id);
+    }
+  }
+  consider(id, e);
+}
+
+void ObjectTable::hold(ProcessId process, std::span<const ObjectId> add, std::span<const ObjectId> drop) {
+  if (row(process) == nullptr) return;
+  for (const ObjectId& id : add) add_hold(id, entries_[id], process, +1);
+  for (const ObjectId& id : drop) add_hold(id, entries_[id], process, -1);
+}
+
+bool ObjectTable::quiesce(Actions& out) {
+  for (const ObjectId& id : std::exchange(aged_, {})) collect(id, out);
+  aged_.swap(fresh_);
+  return !aged_.empty();
+}
+
+void ObjectTable::collect(const ObjectId& id, Actions& out) {
+  Entry* e = find_mutable(id);
+  SHEAF_CHECK(e != nullptr && e->candidate);  // only collect() erases, and it takes the mark away
+  e->candidate = false;
+  if (!is_dead(*e)) return;
+  if (e->known) {
+    drop_value(id, *e, out);
+    answer_error(id, *e, LossCause::kFreed, out);
+    for (ProcessId p : e->publishers) {
+      if (ProcessRow* r = row(p)) r->interests.erase(id);
+    }
+    e->publishers.clear();
+    e->known = false;
+  }
+  // Negative counts and waiting subscribers: somebody's message is still to come.
+  if (e->holds.empty() && e->subscribers.empty()) entries_.erase(id);
+}
+
+// ---- Values -------------------------------------------------------------------------------------------------------------
+
+bool ObjectTable::take_value(const ObjectId& id, Entry& e, std::span<const ObjectId> contained, Actions& out) {
+  e.known = true;
+  if (e.state != ValueState::kPending) {
+    if (!e.replaceable) return false;
+    drop_value(id, e, out);
+  }
+  for (const ObjectId& inner : contained) {
+    if (inner == id) continue;
+    ++entries_[inner].containers;
+    e.contained.push_back(inner);
+  }
+  return true;
+}
+
+void ObjectTable::seal(ProcessId sender, const ObjectId& id, const Locator& locator, ProcessId holder,
+                       std::span<const ObjectId> contained, Actions& out) {
+  Entry& e = entries_[id];
+  add_hold(id, e, holder == kNoProcess ? sender : holder, +1);
+  if (!take_value(id, e, contained, out)) {
+    out.push_back(FreeExtent{locator});
+    return;
+  }
+  e.state = ValueState::kArena;
+  e.locator = locator;
+  e.size = locator.length;
+  e.lru = lru_.insert(lru_.end(), id);
+  resolve(id, e, out);
+}
+
+void ObjectTable::publish(ProcessId sender, const ObjectId& id, ValueState state, std::string bytes,
+                          std::span<const ObjectId> contained, Actions& out) {
+  ProcessRow* r = row(sender);
+  if (r == nullptr) return;
+  Entry& e = entries_[id];
+  e.known = true;
+  if (std::find(e.publishers.begin(), e.publishers.end(), sender) == e.publishers.end()) {
+    e.publishers.push_back(sender);
+    if (e.state == ValueState::kPending) r->interests.insert(id);
+    add_hold(id, e, sender, +1);
+  }
+  if (state == ValueState::kPending || !take_value(id, e, contained, out)) return;
+  SHEAF_CHECK(state == ValueState::kInline || state == ValueState::kError);
+  e.state = state;
+  e.size = bytes.size();
+  e.bytes = std::move(bytes);
+  resolve(id, e, out);
+}
+
+void ObjectTable::free(std::span<const ObjectId> ids, Actions& out) {
+  for (const ObjectId& id : ids) {
+    Entry* e = find_mutable(id);
+    if (e != nullptr && e->known && e->state != ValueState::kError) lose(id, *e, LossCause::kFreed, out);
+  }
+}
+
+// Back to "no value yet": storage and contained references are given up.
+void ObjectTable::drop_value(const ObjectId& id, Entry& e, Actions& out) {
+  if (e.state == ValueState::kArena) {
+    lru_.erase(e.lru);
+    out.push_back(FreeExtent{e.locator});
+  }
+  if (e.spill.file != 0) out.push_back(DeleteSpill{std::exchange(e.spill, {})});
+  e.state = ValueState::kPending;
+  e.spilling = e.restoring = e.replaceable = false;
+  e.size = 0;
+  e.bytes.clear();
+  e.locator = {};
+  for (const ObjectId& inner : std::exchange(e.contained, {})) {
+    Entry* c = find_mutable(inner);
+    SHEAF_CHECK(c != nullptr && c->containers > 0);
+    --c->containers;
+    consider(inner, *c);
+  }
+}
+
+void ObjectTable::lose(const ObjectId& id, Entry& e, LossCause cause, Actions& out) {
+  drop_value(id, e, out);
+  e.state = ValueState::kError;
+  e.bytes = encode_error_(cause, id);
+  e.size = e.bytes.size();
+  e.known = true;
+  e.replaceable = cause == LossCause::kCorrupt;
+  resolve(id, e, out);
+}
+
+// ---- Subscriptions ------------------------------------------------------------------------------------------------------
+
+void ObjectTable::subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, Actions& out) {
+  ProcessRow* r = row(process);
+  if (r == nullptr) return;
+  for (const ObjectId& id : ids) {
+    Entry& e = entries_[id];
+    if (try_answer(id, e, {process, restore}, out)) continue;
+    auto same = [&](const Entry::Subscriber& s) { return s.process == process; };
+    auto it = std::find_if(e.subscribers.begin(), e.subscribers.end(), same);
+    if (it == e.subscribers.end()) {
+      e.subscribers.push_back({process, restore});
+      r->interests.insert(id);
+    } else {
+      it->restore |= restore;
+    }
+  }
+}
+
+bool ObjectTable::try_answer(const ObjectId& id, Entry& e, Entry::Subscriber to, Actions& out) {
+  if (e.state == ValueState::kPending) return false;
+  if (e.state == ValueState::kSpilled && to.restore) {
+    if (!e.restoring) out.push_back(StartRestore{id, e.spill});
+    e.restoring = true;
+    return false;
+  }
+  if (e.state == ValueState::kArena) lru_.splice(lru_.end(), lru_, e.lru);
+  out.push_back(NotifyReady{to.process, {id, e.state, e.bytes, e.locator}});
+  return true;
+}
+
+// The value has arrived or changed its place: tells those who wait for it.
+void ObjectTable::resolve(const ObjectId& id, Entry& e, Actions& out) {
+  std::vector<Entry::Subscriber> waiting = std::exchange(e.subscribers, {});
+  for (ProcessId p : e.publishers) {
+    if (ProcessRow* r = row(p)) r->interests.erase(id);  // it has a value: its publisher's death changes nothing
+  }
+  for (const Entry::Subscriber& s : waiting) {
+    if (!try_answer(id, e, s, out)) e.subscribers.push_back(s);
+    else if (ProcessRow* r = row(s.process)) r->interests.erase(id);
+  }
+  consider(id, e);
+}
+
+void ObjectTable::answer_error(const ObjectId& id, Entry& e, LossCause cause, Actions& out) {
+  if (e.subscribers.empty()) return;
+  std::string bytes = encode_error_(cause, id);
+  for (const Entry::Subscriber& s : std::exchange(e.subscribers, {})) {
+    if (ProcessRow* r = row(s.process)) r->interests.erase(id);
+    out.push_back(NotifyReady{s.process, {id, ValueState::kError, bytes, {}}});
+  }
+}
+
+void ObjectTable::fail_unknown(const ObjectId& id, LossCause cause, Actions& out) {
+  Entry* e = find_mutable(id);
+  if (e == nullptr || e->known) return;
+  answer_error(id, *e, cause, out);
+  consider(id, *e);
+}
+
+void ObjectTable::process_died(ProcessId process, Actions& out) {
+  auto it = processes_.find(process);
+  if (it == processes_.end() || process == kDaemonProcess) return;
+  ProcessRow gone = std::move(it->second);
+  processes_.erase(it);
+  for (const ObjectId& id : gone.holds) {
+    Entry* e = find_mutable(id);
+    SHEAF_CHECK(e != nullptr);
+    std::erase_if(e->holds, [&](const auto& hold) { return hold.first == process; });
+    consider(id, *e);
+  }
+  for (const ObjectId& id : gone.interests) {
+    Entry* e = find_mutable(id);
+    if (e == nullptr) continue;
+    std::erase_if(e->subscribers, [&](const Entry::Subscriber& s) { return s.process == process; });
+    bool published = std::erase(e->publishers, process) > 0;
+    if (published && e->state == ValueState::kPending && e->publishers.empty()) {
+      lose(id, *e, LossCause::kOwnerDied, out);
+    }
+    consider(id, *e);
+  }
+}
+
+}  // namespace sheaf::objstore

@@ -2,8 +2,8 @@
 //
 // Methods append Actions for the store to perform. Guarantees: an object with a value stays while a live process holds it
 // or an object that contains it lives; after the last of both it is freed by the second quiesce() that follows; the first
-// value of an object is its value; each subscription is answered exactly once, and can be made again. Hold counts are
-// signed: messages of different processes may arrive in any order, and only their sum counts.
+// value of an object is its value; each subscription is answered once, and can be made again. Hold counts are signed:
+// messages of different processes may arrive in any order. An entry lives until each of its counts is back at zero.
 // Owned by the daemon's control loop.
 #pragma once
 
@@ -66,6 +66,7 @@ class ObjectTable {
 
   // ---- Processes. kDaemonProcess is always there. Holds on behalf of a process that is not there are ignored.
   void process_joined(ProcessId process) { processes_[process]; }
+  bool is_live(ProcessId process) const { return processes_.contains(process); }
   // Drops its holds and subscriptions. What it published and never resolved becomes kOwnerDied. Its messages must have
   // been handled before.
   void process_died(ProcessId process, Actions& out);
@@ -85,8 +86,8 @@ class ObjectTable {
   void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, Actions& out);
   // A subscriber waits for an object that nothing is known of.
   bool is_unknown(const ObjectId& id) const;
-  // Answers its subscribers with kUnknown. No effect when something is known by now.
-  void fail_unknown(const ObjectId& id, Actions& out);
+  // Answers its subscribers with an error. No effect when something is known by now.
+  void fail_unknown(const ObjectId& id, LossCause cause, Actions& out);
   // Every lane was drained once since the last call. Frees what nobody held then and now. True: there are further
   // candidates, so drain and call again before sleeping.
   bool quiesce(Actions& out);
@@ -101,16 +102,15 @@ class ObjectTable {
   void spill_failed(const ObjectId& id, const Locator& locator);
   // Nobody reads it any more: only the disk has it from now on. The header was made invalid before.
   void evicted(const ObjectId& id, Actions& out);
-  void restored(const ObjectId& id, const Locator& locator, Actions& out);
+  void restored(const ObjectId& id, const SpillPlace& from, const Locator& to, Actions& out);
   // kCorrupt: the object is lost. kStoreFull: its subscribers are told, and may ask again.
-  void restore_failed(const ObjectId& id, LossCause cause, Actions& out);
+  void restore_failed(const ObjectId& id, const SpillPlace& from, LossCause cause, Actions& out);
 
   // ---- Questions
   struct Entry {
     ValueState state = ValueState::kPending;
     bool known = false;          // published or sealed by somebody
     bool candidate = false;      // queued for quiesce()
-    bool dropped = false;        // the value was freed because nobody held it; only counts are left
     bool spilling = false;
     bool restoring = false;
     bool replaceable = false;    // lost to corruption: a new value is welcome
@@ -136,20 +136,19 @@ class ObjectTable {
     std::unordered_set<ObjectId> holds;         // entries with a count of this process
     std::unordered_set<ObjectId> interests;     // entries it published or subscribed to
   };
-  Entry& entry(const ObjectId& id) { return entries_[id]; }
   ProcessRow* row(ProcessId process);
+  Entry* find_mutable(const ObjectId& id);
   void add_hold(const ObjectId& id, Entry& e, ProcessId process, int32_t delta);
   static bool is_dead(const Entry& e);
   void consider(const ObjectId& id, Entry& e);
-  bool take_value(const ObjectId& id, Entry& e, std::span<const ObjectId> contained);
+  bool take_value(const ObjectId& id, Entry& e, std::span<const ObjectId> contained, Actions& out);
+  // True: the subscriber has its answer. False: it must wait.
+  bool try_answer(const ObjectId& id, Entry& e, Entry::Subscriber to, Actions& out);
   void resolve(const ObjectId& id, Entry& e, Actions& out);
+  void answer_error(const ObjectId& id, Entry& e, LossCause cause, Actions& out);
   void lose(const ObjectId& id, Entry& e, LossCause cause, Actions& out);
-  void answer(const ObjectId& id, Entry& e, Entry::Subscriber to, Actions& out);
-  void touch(Entry& e);
-  void release_storage(Entry& e, Actions& out);
-  void release_contained(Entry& e, std::vector<ObjectId>& freed);
+  void drop_value(const ObjectId& id, Entry& e, Actions& out);
   void collect(const ObjectId& id, Actions& out);
-  void erase_if_empty(const ObjectId& id);
 
   EncodeError encode_error_;
   std::unordered_map<ObjectId, Entry> entries_;

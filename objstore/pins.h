@@ -57,7 +57,6 @@ class PinTable {
   class SpinGuard;
 
   uint32_t probe(uint64_t key) const;
-  void index_insert(uint64_t key, uint32_t slot);
   void index_erase(uint64_t key);
 
   PinTableBlock* block_;

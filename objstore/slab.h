@@ -63,13 +63,14 @@ class SlabWriter {
     uint64_t length;
     uint32_t generation;
     uint32_t open;        // reservations neither sealed nor abandoned
-    uint32_t records;     // handed out: one per reservation
+    uint32_t reserved;    // reservations ever made; each has a record in store
+    uint32_t sealed;      // records written, without gaps
     uint64_t next;        // free bytes start here, from the slab's start
   };
   SlabHeader* header(const Open& slab) const { return reinterpret_cast<SlabHeader*>(base_ + slab.offset); }
   Open* find(uint64_t offset);
   void close_one(Open* slab);
-  void retire_if_idle();
+  void retire_idle();
 
   std::byte* base_;
   uint16_t node_;

@@ -35,7 +35,7 @@ struct SpillRecord {
   uint32_t head_checksum; // 36: CRC-32C of the bytes above
 };
 static_assert(sizeof(SpillRecord) == 40);
-inline constexpr uint64_t kSpillMagic = 0x315050534641'4853;
+inline constexpr uint64_t kSpillMagic = 0x3150534641454853;  // "SHEAFSP1"
 
 class SpillFiles {
  public:
@@ -51,7 +51,7 @@ class SpillFiles {
   void remove(const SpillPlace& place);
   // Runs the callbacks of what has completed. Returns how many.
   size_t poll();
-  // Waits for what is in flight (its callbacks are not run), deletes all files and the directory.
+  // Cuts short what is in flight (its callbacks are not run), deletes all files and the directory.
   Status close();
 
   size_t in_flight() const { return in_flight_; }
@@ -63,9 +63,10 @@ class SpillFiles {
   struct Job;
   struct Shared;
   explicit SpillFiles(SpillOptions options);
-  Result<uint64_t> file_for(uint64_t record_bytes);
+  Result<uint64_t> file_with_room();
   void submit(Job job);
   void finish(Job& job);
+  void give_up(const SpillPlace& place);
   void drop_if_unused(uint64_t file);
 
   SpillOptions options_;

@@ -12,10 +12,10 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "core/ids.h"
@@ -121,25 +121,29 @@ class Store {
     uint64_t request;
     uint64_t payload_bytes;
     TimePoint deadline;
-    ObjectId id;            // kRestore
-    SpillPlace place;       // kRestore
+    ObjectId id{};          // kRestore
+    SpillPlace place{};     // kRestore
+    uint64_t bytes() const { return kind == WaitKind::kSlab ? kSlabBytes : kHeaderBytes + payload_bytes; }
   };
   explicit Store(StoreOptions options);
 
   void perform(Actions& actions);
-  void free_extent(const Locator& locator);
   bool try_release(const Locator& locator);
   void start_spill(const StartSpill& action);
+  void spill_done(const ObjectId& id, const Locator& locator, const Result<SpillPlace>& place);
   void try_evict(const ObjectId& id, const Locator& locator);
-  void start_restore(const StartRestore& action, TimePoint now);
+  void start_restore(const StartRestore& action);
   void read_back(const Waiting& w, const Locator& locator);
   void fail_waiting(const Waiting& w, StatusCode code, const std::string& why);
 
   std::optional<Locator> try_place(const Waiting& w);
-  std::optional<Result<Locator>> place_or_wait(Waiting w, TimePoint now);
-  void make_space();
-  bool serve_waiting(TimePoint now);
+  // Engaged: the answer. Else `w` is queued.
+  std::optional<Result<Locator>> place_or_wait(const Waiting& w);
+  void make_space(uint64_t bytes_needed);
+  void serve_waiting();
+  void expire_unknown();
   bool sweep();
+  std::unordered_set<uint64_t> pinned_offsets() const;
 
   StoreOptions options_;
   std::byte* base_;
@@ -150,10 +154,12 @@ class Store {
   std::deque<Waiting> waiting_;                                  // first come, first served
   std::vector<Locator> doomed_;                                  // freed, but still pinned or under I/O
   std::unordered_set<uint64_t> io_offsets_;                      // objects that I/O threads read or write
-  std::deque<std::pair<TimePoint, ObjectId>> unknown_;           // subscriptions to objects nobody knows of
-  std::set<ProcessId> half_dead_;                                // process_died(false) seen, (true) to come
-  TimePoint now_{};                                              // of the call in progress
-  std::string commit_error_;                                     // why the arena could not grow; "" = it could
+  std::multimap<TimePoint, ObjectId> unknown_;                   // subscriptions to objects nobody knows of
+  TimePoint now_{};                                              // of the latest call that had one
+  bool poll_soon_ = false;                                       // room was made, and somebody waits for it
+  TimePoint spill_retry_at_{};                                   // after a failed spill
+  std::string trouble_;                                          // why the last spill or growth failed
+  uint64_t spilling_bytes_ = 0;
   uint64_t spilled_bytes_total_ = 0, restored_bytes_total_ = 0, spill_failures_total_ = 0;
 };
 
