@@ -1,9 +1,10 @@
 // A process's doorbell: which of its lanes have something for it, and whether it sleeps.
 //
-// The ready bits follow the NAPI rule: a producer sets a lane's bit; one that finds it set does nothing more (no
-// write, no system call). The consumer clears a bit only after it found the lane empty, and then looks
-// again. So a burst costs at most one wake a side, and two busy processes exchange messages without any.
-// Two levels of bits: 64 words of 64 lanes. Word 0 bit 0 is lane 0: by convention the lane to the node daemon.
+// The ready bits follow the NAPI rule: a producer sets a lane's bit; one that finds it set does
+// nothing more (no write, no system call). The consumer clears a bit only after it found the lane
+// empty, and then looks again. So a burst costs at most one wake a side, and two busy processes
+// exchange messages without any. Two levels of bits: 64 words of 64 lanes. Word 0 bit 0 is lane 0:
+// by convention the lane to the node daemon.
 #pragma once
 
 #include <atomic>
@@ -21,37 +22,38 @@ namespace sheaf::transport {
 inline constexpr uint32_t kMaxLanes = 4096;  // per process
 
 enum class BellState : uint32_t {
-  kAwake = 0,     // polls; nobody needs to wake it
-  kFutex = 1,     // sleeps on `state`
-  kPollFd = 2,    // sleeps in poll/epoll on the wake fifo (event loops)
+  kAwake = 0,   // polls; nobody needs to wake it
+  kFutex = 1,   // sleeps on `state`
+  kPollFd = 2,  // sleeps in poll/epoll on the wake fifo (event loops)
 };
 
 // In shared memory; one page per process, allocated and zeroed by the daemon.
 struct BellBlock {
-  // Low two bits: BellState, written by the owner. Above: a count that a ringer raises before it wakes, so that a
-  // futex wait which has not begun yet fails. A ringer never writes "awake": if it is killed between the count and
-  // the wake, the next ringer still sees a sleeper.
+  // Low two bits: BellState, written by the owner. Above: a count that a ringer raises before it
+  // wakes, so that a futex wait which has not begun yet fails. A ringer never writes "awake": if it
+  // is killed between the count and the wake, the next ringer still sees a sleeper.
   alignas(64) std::atomic<uint32_t> state;
   std::atomic<uint32_t> owner_process;
-  alignas(64) std::atomic<uint64_t> summary;        // bit w: ready[w] may be non-zero
+  alignas(64) std::atomic<uint64_t> summary;  // bit w: ready[w] may be non-zero
   alignas(64) std::atomic<uint64_t> ready[64];
-  char wake_fifo[256];                              // path of the owner's fifo; empty until it wants kPollFd
+  char wake_fifo[256];  // path of the owner's fifo; empty until it wants kPollFd
 };
 static_assert(sizeof(BellBlock) <= 4096);
 inline constexpr uint32_t kBellStateMask = 3;
 inline constexpr uint32_t kBellCountStep = 4;
 
-// How long a waiter spins before it sleeps. Measured once per process at start (see measure_wake_cost).
+// How long a waiter spins before it sleeps. Measured once per process at start (see
+// measure_wake_cost).
 struct SpinPolicy {
-  std::chrono::nanoseconds pause_spin{1000};     // pure pause instructions
-  std::chrono::nanoseconds yield_spin{20000};    // then pause and sched_yield in turn
+  std::chrono::nanoseconds pause_spin{1000};   // pure pause instructions
+  std::chrono::nanoseconds yield_spin{20000};  // then pause and sched_yield in turn
 };
-// The cost of a futex wake here and now: the minimum of a few same-process round trips (halved: a round trip is two
-// wakes), clamped to 5..25 us. Takes about a millisecond and runs a second thread meanwhile.
+// The cost of a futex wake here and now: half the median of a few round trips between two threads,
+// clamped to 5..25 us. Takes about a millisecond.
 std::chrono::nanoseconds measure_wake_cost();
 
-// Producer side: any process; one thread at a time. Sets the bit; wakes the owner when it sleeps. Copies share the
-// descriptor of the owner's fifo, if one was needed; the last of them closes it.
+// Producer side: any process; one thread at a time. Sets the bit; wakes the owner when it sleeps.
+// Copies share the descriptor of the owner's fifo, if one was needed; the last of them closes it.
 class BellRinger {
  public:
   BellRinger() = default;
@@ -68,7 +70,8 @@ class BellRinger {
   std::shared_ptr<const Fifo> fifo_;  // opened at the first kPollFd wake
 };
 
-// Consumer side. wait() and the poll-fd pair: one thread at a time (the leader). wake(): any thread.
+// Consumer side. wait() and the poll-fd pair: one thread at a time (the leader). wake(): any
+// thread.
 class Bell {
  public:
   explicit Bell(BellBlock* block, SpinPolicy spin = {}) : block_(block), spin_(spin) {}
@@ -78,23 +81,25 @@ class Bell {
 
   // True when any ready bit is set; costs two loads when up to 64 lanes were ever used.
   bool any_ready() const;
-  // Calls `drain(lane)` for each ready lane. `drain` consumes what it wants, flushes the lane's overflow and returns
-  // true when it left the lane EMPTY (Lane::rx_empty); only then is the bit cleared, and the lane is drained once more
-  // to close the race with the producer. A lane that `drain` does not know counts as empty. Not re-entrant.
+  // Calls `drain(lane)` for each ready lane. `drain` consumes what it wants, flushes the lane's
+  // overflow and returns true when it left the lane EMPTY (Lane::rx_empty); only then is the bit
+  // cleared, and the lane is drained once more to close the race with the producer. A lane that
+  // `drain` does not know counts as empty. Not re-entrant.
   void for_each_ready(const std::function<bool(uint32_t lane)>& drain);
-  // Spins, then sleeps until a bit is set, wake() is called or the deadline passes. May return early without a cause.
-  // EINTR (a signal) also returns. Returns any_ready(). A ringer that is killed between its bit and its wake leaves us
-  // asleep until the next ring or the deadline: choose deadlines that allow for it.
+  // Spins, then sleeps until a bit is set, wake() is called or the deadline passes. May return
+  // early without a cause. EINTR (a signal) also returns. Returns any_ready(). A ringer that is
+  // killed between its bit and its wake leaves us asleep until the next ring or the deadline:
+  // choose deadlines that allow for it.
   bool wait(std::chrono::steady_clock::time_point deadline);
-  // Spins only for `budget` (pause, no yield): for callers that hold a lock that others need (the GIL).
-  // Returns any_ready().
+  // Spins only for `budget` (pause, no yield): for callers that hold a lock that others need (the
+  // GIL). Returns any_ready().
   bool spin(std::chrono::nanoseconds budget);
   // Makes a wait() in progress, or the next one, return soon. Async-signal-safe.
   void wake();
 
-  // For event loops: creates the fifo at `path` (0600) and returns its read end, to be polled; the Bell keeps the
-  // descriptor and removes the fifo in the end. arm_poll() returns false when lanes are already ready (do not sleep);
-  // after the poll call disarm_poll().
+  // For event loops: creates the fifo at `path` (0600) and returns its read end, to be polled; the
+  // Bell keeps the descriptor and removes the fifo in the end. arm_poll() returns false when lanes
+  // are already ready (do not sleep); after the poll call disarm_poll().
   Result<int> open_poll_fd(const std::string& path);
   bool arm_poll();
   void disarm_poll();

@@ -20,8 +20,8 @@ namespace {
 
 constexpr size_t kMaxWaiters = 128;  // of one futex_waitv call
 constexpr size_t kLocksPerShard = kMaxWaiters - 1;
-// Bounds every sleep. The short one holds while some lock has no holder yet: a holder that is killed between taking
-// its lock and telling us leaves no wake behind.
+// Bounds every sleep. The short one holds while some lock has no holder yet: a holder that is
+// killed between taking its lock and telling us leaves no wake behind.
 constexpr std::chrono::milliseconds kRecheck{1000};
 constexpr std::chrono::milliseconds kRecheckUnheld{50};
 
@@ -34,8 +34,8 @@ struct WaitEntry {
 };
 constexpr uint32_t kFutex32Shared = 2;
 
-// The futex word inside glibc's mutex: 0 = free, else the holder's thread id and the bits FUTEX_WAITERS and
-// FUTEX_OWNER_DIED. That layout is what the kernel's robust list is defined on.
+// The futex word inside glibc's mutex: 0 = free, else the holder's thread id and the bits
+// FUTEX_WAITERS and FUTEX_OWNER_DIED. That layout is what the kernel's robust list is defined on.
 std::atomic<uint32_t>* lock_word(DeathLockBlock* block) {
   static_assert(sizeof(block->mutex.__data.__lock) == sizeof(uint32_t));
   return reinterpret_cast<std::atomic<uint32_t>*>(&block->mutex.__data.__lock);
@@ -109,7 +109,8 @@ class DeathWatcher::Shard {
 
   bool remove(uint64_t key) {
     std::lock_guard lock(mutex_);
-    auto it = std::find_if(locks_.begin(), locks_.end(), [&](const Watched& w) { return w.key == key; });
+    auto it =
+        std::find_if(locks_.begin(), locks_.end(), [&](const Watched& w) { return w.key == key; });
     if (it == locks_.end()) return false;
     locks_.erase(it);
     nudge();
@@ -128,8 +129,8 @@ class DeathWatcher::Shard {
     wake_word(&changes_);
   }
 
-  // The value to sleep on, or nothing when the holder is dead. The kernel wakes waiters of a dead holder's lock only
-  // if the word says that there are some.
+  // The value to sleep on, or nothing when the holder is dead. The kernel wakes waiters of a dead
+  // holder's lock only if the word says that there are some.
   static bool prepare(Watched& watched, uint32_t& value) {
     value = watched.word->load();
     for (;;) {
@@ -168,7 +169,7 @@ class DeathWatcher::Shard {
         }
         locks_ = std::move(alive);
       }
-      wait_any(entries, limit);  // a word that has changed meanwhile fails the wait at once: look again
+      wait_any(entries, limit);  // fails at once when a word has changed meanwhile
     }
   }
 
@@ -180,7 +181,8 @@ class DeathWatcher::Shard {
   std::thread thread_;
 };
 
-Result<std::unique_ptr<DeathWatcher>> DeathWatcher::create(std::function<void(uint64_t key)> on_dead) {
+Result<std::unique_ptr<DeathWatcher>> DeathWatcher::create(
+    std::function<void(uint64_t key)> on_dead) {
   // A call with no entries is EINVAL where the call exists.
   if (syscall(SYS_futex_waitv, nullptr, 0, 0, nullptr, CLOCK_MONOTONIC) == -1 && errno != EINVAL) {
     return Status(StatusCode::kUnsupported, "this kernel has no futex_waitv (Linux 5.16)");
@@ -188,7 +190,8 @@ Result<std::unique_ptr<DeathWatcher>> DeathWatcher::create(std::function<void(ui
   return std::unique_ptr<DeathWatcher>(new DeathWatcher(std::move(on_dead)));
 }
 
-DeathWatcher::DeathWatcher(std::function<void(uint64_t key)> on_dead) : on_dead_(std::move(on_dead)) {}
+DeathWatcher::DeathWatcher(std::function<void(uint64_t key)> on_dead)
+    : on_dead_(std::move(on_dead)) {}
 DeathWatcher::~DeathWatcher() { shards_.clear(); }  // their threads use the other members
 
 void DeathWatcher::add(uint64_t key, DeathLockBlock* block) {

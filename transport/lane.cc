@@ -9,14 +9,18 @@ namespace {
 
 constexpr uint64_t kRingMask = kRingBytes - 1;
 static_assert((kRingBytes & kRingMask) == 0 && kFragmentBytes % 8 == 0);
-// The largest record and the filler before it fit into an empty ring, so a sender with room always gets on.
+// The largest record and the filler before it fit into an empty ring, so a sender with room always
+// gets on.
 static_assert(2 * (kFragmentBytes + sizeof(RecordHeader)) <= kRingBytes);
 
-// Consumed bytes that may stay unannounced while more is known to wait: saves a fence a message in bursts.
+// Consumed bytes that may stay unannounced while more is known to wait: saves a fence a message in
+// bursts.
 constexpr size_t kTailLagBytes = kRingBytes / 4;
 constexpr size_t kAssemblyKeepBytes = 64 * 1024;
 
-constexpr size_t record_bytes(size_t length) { return sizeof(RecordHeader) + ((length + 7) & ~size_t{7}); }
+constexpr size_t record_bytes(size_t length) {
+  return sizeof(RecordHeader) + ((length + 7) & ~size_t{7});
+}
 
 // Bytes [offset, offset + length) of `head` followed by `body`.
 void gather(std::byte* out, wire::Bytes head, wire::Bytes body, size_t offset, size_t length) {
@@ -66,7 +70,7 @@ void Lane::mark_corrupt() {
   peeked_bytes_ = 0;
 }
 
-// ---- Sending -----------------------------------------------------------------------------------------------------
+// ---- Sending ----------------------------------------------------------------------------------
 
 bool Lane::refresh_tx_tail() {
   uint64_t tail = tx_->tail.load(std::memory_order_seq_cst);
@@ -83,13 +87,15 @@ bool Lane::has_space(size_t bytes) {
   if (fits()) return true;
   if (!refresh_tx_tail()) return false;
   if (fits()) return true;
-  // Dekker with consume(): we ask, then look at the tail; the consumer moves the tail, then looks whether we asked.
-  // Both orders are sequentially consistent, so either we see the room or it rings us.
+  // Dekker with consume(): we ask, then look at the tail; the consumer moves the tail, then looks
+  // whether we asked. Both orders are sequentially consistent, so either we see the room or it
+  // rings us.
   tx_->want_space.store(1, std::memory_order_seq_cst);
   return refresh_tx_tail() && fits();
 }
 
-// Room for one record with its header written, or null. Becomes visible with the next store to tx_->head.
+// Room for one record with its header written, or null. Becomes visible with the next store to
+// tx_->head.
 std::byte* Lane::reserve(size_t length, RecordHeader header) {
   size_t need = record_bytes(length);
   size_t to_end = kRingBytes - (tx_head_ & kRingMask);
@@ -106,9 +112,10 @@ std::byte* Lane::reserve(size_t length, RecordHeader header) {
   return record + sizeof header;
 }
 
-// Writes the records of one message from byte `sent` on, as many as fit; the number of bytes in the ring afterwards,
-// or SIZE_MAX when the last record is in.
-size_t Lane::write_fragments(uint16_t type, uint16_t flags, wire::Bytes head, wire::Bytes body, size_t sent) {
+// Writes the records of one message from byte `sent` on, as many as fit; the number of bytes in the
+// ring afterwards, or SIZE_MAX when the last record is in.
+size_t Lane::write_fragments(uint16_t type, uint16_t flags, wire::Bytes head, wire::Bytes body,
+                             size_t sent) {
   size_t total = head.size() + body.size();
   for (;;) {
     size_t length = std::min(total - sent, kFragmentBytes);
@@ -159,10 +166,11 @@ bool Lane::flush() {
   return overflow_.empty();
 }
 
-// ---- Receiving ---------------------------------------------------------------------------------------------------
+// ---- Receiving --------------------------------------------------------------------------------
 
 bool Lane::refresh_rx_head() {
-  // Sequentially consistent for the second drain of Bell::for_each_ready: its clear of the bit comes before this load.
+  // Sequentially consistent for the second drain of Bell::for_each_ready: its clear of the bit
+  // comes before this load.
   uint64_t head = rx_->head.load(std::memory_order_seq_cst);
   if (head % 8 != 0 || head - rx_tail_ > kRingBytes) {
     mark_corrupt();
@@ -185,7 +193,9 @@ void Lane::consume(size_t bytes) {
   }
 }
 
-Message Lane::assembled() const { return {assembly_type_, assembly_flags_, wire::as_bytes(assembly_)}; }
+Message Lane::assembled() const {
+  return {assembly_type_, assembly_flags_, wire::as_bytes(assembly_)};
+}
 
 bool Lane::append_fragment(const RecordHeader& header, const std::byte* payload) {
   uint16_t flags = header.flags & kSenderFlags;

@@ -1,11 +1,11 @@
 // A lane: a duplex pair of single-producer single-consumer rings between two processes of a node.
 //
-// A message is {type, flags, bytes}. Any size goes: what exceeds a quarter of the ring travels in fragments and is put
-// together on the other side. send() never blocks and never fails: what the ring cannot take waits in an overflow list
-// of the sender, in order, and flush() moves it on when the consumer has made room (the consumer rings the sender's
-// bell when it was asked to). A record becomes visible by one release store after its last byte: the death of the
-// sender at any instruction leaves whole messages only. Lane: guarded by its owner's lock (one runtime lock per
-// process); the rings are shared with the peer.
+// A message is {type, flags, bytes}. Any size goes: what exceeds a quarter of the ring travels in
+// fragments. send() never blocks and never fails: what the ring cannot take waits in an ordered
+// overflow list, and flush() moves it on when the consumer has made room (it rings the sender's
+// bell when it was asked to). A record becomes visible by one release store after its last byte:
+// the death of the sender at any instruction leaves whole messages only. Lane: guarded by its
+// owner's lock (one runtime lock per process); the rings are shared with the peer.
 #pragma once
 
 #include <atomic>
@@ -23,39 +23,43 @@
 namespace sheaf::transport {
 
 inline constexpr size_t kRingBytes = 16 * 1024;
-inline constexpr size_t kFragmentBytes = kRingBytes / 4;             // payload of the largest single record
-inline constexpr size_t kMaxMessageBytes = size_t{1} << 30;          // a peer that claims more is corrupt
+// Payload of the largest single record: with its header a quarter of the ring.
+inline constexpr size_t kFragmentBytes = kRingBytes / 4 - 8;
+inline constexpr size_t kMaxMessageBytes = size_t{1} << 30;  // a peer that claims more is corrupt
 
-// In shared memory. Cursors are free-running byte counts; records are 8-byte aligned and never wrap.
+// In shared memory. Cursors are free-running byte counts; records are 8-byte aligned, never wrap.
 struct RingBlock {
-  alignas(64) std::atomic<uint64_t> head;          // written by the producer
-  alignas(64) std::atomic<uint64_t> tail;          // written by the consumer
-  alignas(64) std::atomic<uint32_t> want_space;    // producer: ring me when you have consumed
+  alignas(64) std::atomic<uint64_t> head;        // written by the producer
+  alignas(64) std::atomic<uint64_t> tail;        // written by the consumer
+  alignas(64) std::atomic<uint32_t> want_space;  // producer: ring me when you have consumed
   alignas(64) std::byte data[kRingBytes];
 };
 
 struct RecordHeader {
-  uint32_t length;   // of the payload, without this header and padding
-  uint16_t type;     // message type; 0xffff = filler up to the end of the ring
-  uint16_t flags;    // low 8 bits: the sender's; kMoreFragments is ours
+  uint32_t length;  // of the payload, without this header and padding
+  uint16_t type;    // message type; 0xffff = filler up to the end of the ring
+  uint16_t flags;   // low 8 bits: the sender's; kMoreFragments is ours
 };
 static_assert(sizeof(RecordHeader) == 8);
 inline constexpr uint16_t kMoreFragments = 0x8000;
 inline constexpr uint16_t kFillerType = 0xffff;
 inline constexpr uint16_t kSenderFlags = 0x00ff;
 
-// Where both ends of a lane are; made by the daemon, one for each side. All offsets are in the LaneRegion.
+// Where both ends of a lane are; made by the daemon, one for each side. Offsets in the LaneRegion.
 struct LaneInfo {
   RegionOffset tx_ring = 0;
   RegionOffset rx_ring = 0;
   RegionOffset peer_bell = 0;
-  uint32_t peer_lane = 0;   // our number at the peer's bell
-  uint32_t own_lane = 0;    // its number at our bell
+  uint32_t peer_lane = 0;  // our number at the peer's bell
+  uint32_t own_lane = 0;   // its number at our bell
   template <class A>
-  void fields(A& a) { a(tx_ring, rx_ring, peer_bell, peer_lane, own_lane); }
+  void fields(A& a) {
+    a(tx_ring, rx_ring, peer_bell, peer_lane, own_lane);
+  }
 };
 
-// A received message. The payload is a view into the ring, or into the lane's reassembly buffer, until pop().
+// A received message. The payload is a view into the ring, or into the lane's reassembly buffer,
+// until pop().
 struct Message {
   uint16_t type = 0;
   uint16_t flags = 0;
@@ -69,11 +73,13 @@ class Lane {
   Lane(Lane&&) = default;
   Lane& operator=(Lane&&) = default;
 
-  // Queues one message of at most kMaxMessageBytes: head and body are copied, one after the other. Rings the peer's
-  // bell. `type` is not 0xffff, `flags` fits 8 bits. Dropped when the lane is corrupt().
+  // Queues one message of at most kMaxMessageBytes: head and body are copied, one after the other.
+  // Rings the peer's bell. `type` is not 0xffff, `flags` fits 8 bits. Dropped when the lane is
+  // corrupt().
   void send(uint16_t type, wire::Bytes head, wire::Bytes body = {}, uint16_t flags = 0);
-  // Moves overflow into the ring as far as it goes. True when nothing is left over. When something is, the peer rings
-  // this lane after it has consumed: call flush() whenever the bell names the lane.
+  // Moves overflow into the ring as far as it goes. True when nothing is left over. When something
+  // is, the peer rings this lane after it has consumed: call flush() whenever the bell names the
+  // lane.
   bool flush();
   // Payload and headers that wait outside the ring; 0 only when nothing waits.
   size_t overflow_bytes() const { return overflow_bytes_; }
@@ -82,16 +88,18 @@ class Lane {
   std::optional<Message> peek();
   // Consumes what peek() returned, which becomes invalid.
   void pop();
-  // True when peek() would find nothing. The first part of a message whose rest is still with the sender counts as
-  // nothing: the sender rings again with the rest.
+  // True when peek() would find nothing. The first part of a message whose rest is still with the
+  // sender counts as nothing: the sender rings again with the rest.
   bool rx_empty() const;
-  // True once the shared memory held what no correct peer writes. Nothing is received or sent any more: close it.
+  // True once the shared memory held what no correct peer writes. Nothing is received or sent any
+  // more: close it.
   bool corrupt() const { return corrupt_; }
   uint32_t own_lane() const { return info_.own_lane; }
 
  private:
   Lane() = default;
-  size_t write_fragments(uint16_t type, uint16_t flags, wire::Bytes head, wire::Bytes body, size_t sent);
+  size_t write_fragments(uint16_t type, uint16_t flags, wire::Bytes head, wire::Bytes body,
+                         size_t sent);
   std::byte* reserve(size_t length, RecordHeader header);
   bool has_space(size_t bytes);
   bool refresh_tx_tail();
@@ -112,12 +120,13 @@ class Lane {
   RingBlock* tx_ = nullptr;
   RingBlock* rx_ = nullptr;
   BellRinger peer_;
-  uint64_t tx_head_ = 0;           // our copy of tx_->head
-  uint64_t tx_tail_seen_ = 0;      // last value read of tx_->tail
-  uint64_t rx_tail_ = 0;           // consumed up to here
-  uint64_t rx_tail_published_ = 0; // our copy of rx_->tail
+  uint64_t tx_head_ = 0;            // our copy of tx_->head
+  uint64_t tx_tail_seen_ = 0;       // last value read of tx_->tail
+  uint64_t rx_tail_ = 0;            // consumed up to here
+  uint64_t rx_tail_published_ = 0;  // our copy of rx_->tail
   uint64_t rx_head_seen_ = 0;
-  size_t peeked_bytes_ = 0;        // ring bytes to give back at pop(); 0 when the message sits in `assembly_`
+  // Ring bytes to give back at pop(); 0 when the message sits in `assembly_`.
+  size_t peeked_bytes_ = 0;
   bool corrupt_ = false;
   bool assembling_ = false;
   bool assembly_complete_ = false;

@@ -40,7 +40,8 @@ Result<LaneRegion> LaneRegion::create(size_t capacity_bytes) {
     return Status::from_errno("sealing the lane region", errno);
   }
   SHEAF_ASSIGN(region.base_, map_all(region.fd_, region.capacity_));
-  region.free_.emplace(kPage, region.capacity_ - kPage);  // page 0 is never given out: offset 0 means none
+  region.free_.emplace(kPage,
+                       region.capacity_ - kPage);  // page 0 is never given out: offset 0 means none
   return region;
 }
 
@@ -95,7 +96,8 @@ void LaneRegion::release(RegionOffset offset, size_t size) {
 
   if (fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
                 static_cast<off_t>(size)) != 0) {
-    std::memset(base_ + offset, 0, size);  // keeps the promise of zeroes, if not of memory given back
+    std::memset(base_ + offset, 0,
+                size);  // keeps the promise of zeroes, if not of memory given back
   }
   if (next != free_.end() && offset + size == next->first) {
     size += next->second;

@@ -1,10 +1,11 @@
 // The shared memory in which every bell, ring and pin table of one node's cluster lives.
 //
-// The node daemon creates one sparse memfd and hands it to each process in the handshake; everybody maps all of it, so
-// that a lane between two processes is a pair of offsets and needs no file descriptor of its own. Only the daemon
-// allocates and releases blocks; a released block is given back to the kernel and reads as zero. Processes of one
-// cluster trust one another (same uid), but a process that dies at any instruction can break only its own lanes: no
-// allocator metadata lives in the region. LaneRegion itself: owned by one thread; the mapping is shared by all.
+// The node daemon creates one sparse memfd and hands it to each process in the handshake; everybody
+// maps all of it, so that a lane between two processes is a pair of offsets and needs no file
+// descriptor of its own. Only the daemon allocates and releases blocks; a released block is given
+// back to the kernel and reads as zero. Processes of one cluster trust one another (same uid), but
+// a process that dies at any instruction can break only its own lanes: no allocator metadata lives
+// in the region. LaneRegion itself: owned by one thread; the mapping is shared by all.
 #pragma once
 
 #include <cstddef>
@@ -30,13 +31,17 @@ class LaneRegion {
   int fd() const { return fd_; }
   size_t capacity_bytes() const { return capacity_; }
   template <class T>
-  T* at(RegionOffset offset) const { return reinterpret_cast<T*>(base_ + offset); }
-  // True when [offset, offset + size) lies inside: check before `at` with an offset that came by message.
+  T* at(RegionOffset offset) const {
+    return reinterpret_cast<T*>(base_ + offset);
+  }
+  // True when [offset, offset + size) lies inside: check before `at` with an offset that came by
+  // message.
   bool contains(RegionOffset offset, size_t size) const;
 
   // Daemon only. Page-granular and zero-filled; kOutOfMemory when the region is exhausted.
   Result<RegionOffset> allocate(size_t size);
-  // Takes the pair that allocate() gave and got. Nobody may write there any more: the users have been reaped.
+  // Takes the pair that allocate() gave and got. Nobody may write there any more: the users have
+  // been reaped.
   void release(RegionOffset offset, size_t size);
 
  private:

@@ -118,7 +118,8 @@ TEST(BellTest, WakeFromASignalHandlerEndsTheNextWait) {
   BellFixture f;
   Bell bell(f.block, kNoSpin);
   signalled_bell = &bell;
-  struct sigaction action {}, old {};
+  struct sigaction action {
+  }, old{};
   action.sa_handler = [](int) { signalled_bell->wake(); };
   sigaction(SIGUSR1, &action, &old);
   auto start = Clock::now();
@@ -256,7 +257,7 @@ TEST(BellPollTest, RingersOfADeadOwnerSurviveAndLeakNothing) {
     early.ring();  // writes to a fifo that only it has open: no SIGPIPE
     f.block->ready[0] = 0;
     copy.ring();
-    late.ring();   // finds no fifo
+    late.ring();  // finds no fifo
     BellRinger moved = std::move(early);
     EXPECT_EQ(open_descriptors(), before + 1);
   }

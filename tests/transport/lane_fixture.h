@@ -1,4 +1,5 @@
-// What the transport tests share: a lane region with ends in it, and child processes that report by exit status.
+// What the transport tests share: a lane region with ends in it, and child processes that report by
+// exit status.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -42,9 +43,10 @@ struct LanePair {
   LaneInfo a, b;
 };
 
-inline LanePair make_pair(LaneRegion& region, RegionOffset bell_a, uint32_t lane_at_a, RegionOffset bell_b,
-                          uint32_t lane_at_b) {
-  RegionOffset to_b = allocate(region, sizeof(RingBlock)), to_a = allocate(region, sizeof(RingBlock));
+inline LanePair make_pair(LaneRegion& region, RegionOffset bell_a, uint32_t lane_at_a,
+                          RegionOffset bell_b, uint32_t lane_at_b) {
+  RegionOffset to_b = allocate(region, sizeof(RingBlock)),
+               to_a = allocate(region, sizeof(RingBlock));
   LanePair pair;
   pair.a = {to_b, to_a, bell_b, lane_at_b, lane_at_a};
   pair.b = {to_a, to_b, bell_a, lane_at_a, lane_at_b};
@@ -60,7 +62,8 @@ inline Lane open_lane(const LaneRegion& region, const LaneInfo& info) {
 // Two ends in this process, for tests without waiting.
 struct LoopBack {
   LaneRegion region = make_region();
-  RegionOffset bell_a = allocate(region, sizeof(BellBlock)), bell_b = allocate(region, sizeof(BellBlock));
+  RegionOffset bell_a = allocate(region, sizeof(BellBlock)),
+               bell_b = allocate(region, sizeof(BellBlock));
   LanePair pair = make_pair(region, bell_a, 3, bell_b, 130);
   Lane a = open_lane(region, pair.a);
   Lane b = open_lane(region, pair.b);
@@ -79,7 +82,9 @@ inline std::string pattern(uint64_t number, size_t size) {
   return out;
 }
 
-inline std::string text(const Message& message) { return std::string(wire::as_text(message.payload)); }
+inline std::string text(const Message& message) {
+  return std::string(wire::as_text(message.payload));
+}
 
 // Runs `body` in a child, which dies with the test.
 inline pid_t spawn(const std::function<int()>& body) {

@@ -62,12 +62,14 @@ struct End {
 
 struct TwoProcesses {
   LaneRegion region = make_region(1 << 20);
-  RegionOffset bell_a = allocate(region, sizeof(BellBlock)), bell_b = allocate(region, sizeof(BellBlock));
+  RegionOffset bell_a = allocate(region, sizeof(BellBlock)),
+               bell_b = allocate(region, sizeof(BellBlock));
   LanePair pair = make_pair(region, bell_a, 0, bell_b, 7);
 };
 
 // Sends each verified message back as it came, `count` times.
-int echo(const LaneRegion& region, const LaneInfo& info, RegionOffset bell, SpinPolicy policy, uint64_t count) {
+int echo(const LaneRegion& region, const LaneInfo& info, RegionOffset bell, SpinPolicy policy,
+         uint64_t count) {
   End end(region, bell, policy);
   Lane lane = open_lane(region, info);
   for (uint64_t i = 0; i < count; ++i) {
@@ -138,7 +140,8 @@ TEST(LaneProcessTest, AMillionMessagesPipelinedArriveInOrder) {
   EXPECT_TRUE(lane.rx_empty());
 }
 
-// Both sides stream at each other through full rings and overflow lists: neither may wait for the other for ever.
+// Both sides stream at each other through full rings and overflow lists: neither may wait for the
+// other for ever.
 TEST(LaneProcessTest, TwoFloodsInOppositeDirectionsDoNotBlockEachOther) {
   constexpr uint64_t kCount = 60'000;
   TwoProcesses two;

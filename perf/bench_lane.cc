@@ -1,0 +1,304 @@
+// Lanes between two processes, with the floor of this machine beside each figure: medians over
+// repeated runs, and their spread. `bench_lane [repeats]`.
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "transport/bell.h"
+#include "transport/lane.h"
+#include "transport/lane_region.h"
+
+namespace {
+
+using namespace sheaf;             // NOLINT: a small main
+using namespace sheaf::transport;  // NOLINT
+using Clock = std::chrono::steady_clock;
+using std::chrono::nanoseconds;
+using std::chrono::seconds;
+
+constexpr nanoseconds kNone{0};
+constexpr SpinPolicy kSleepAtOnce{kNone, kNone};
+constexpr SpinPolicy kNeverSleep{kNone, seconds(20)};
+constexpr uint16_t kPing = 1;
+constexpr uint16_t kStop = 2;
+
+double ns_since(Clock::time_point start) {
+  return static_cast<double>(nanoseconds(Clock::now() - start).count());
+}
+
+struct Spread {
+  double median = 0, best = 0, worst = 0;
+};
+
+Spread spread(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return {values[values.size() / 2], values.front(), values.back()};
+}
+
+// Where the two processes run; -1 leaves it to the kernel.
+struct Placement {
+  int parent = -1, child = -1;
+};
+
+void pin(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (cpu >= 0) {
+    CPU_SET(cpu, &set);
+  } else {
+    for (long i = 0; i < sysconf(_SC_NPROCESSORS_CONF); ++i) CPU_SET(i, &set);
+  }
+  sched_setaffinity(0, sizeof set, &set);
+}
+
+struct Side {
+  Side(const LaneRegion& region, RegionOffset bell_block, const LaneInfo& info, SpinPolicy policy)
+      : bell(region.at<BellBlock>(bell_block), policy), lane(*Lane::open(region, info)) {}
+  // Takes one message; its type.
+  uint16_t take() {
+    for (;;) {
+      if (auto message = lane.peek()) {
+        uint16_t type = message->type;
+        lane.pop();
+        return type;
+      }
+      lane.flush();
+      bell.for_each_ready([this](uint32_t) { return lane.flush(), lane.rx_empty(); });
+      if (lane.rx_empty()) bell.wait(Clock::now() + seconds(5));
+    }
+  }
+  Bell bell;
+  Lane lane;
+};
+
+// Runs `parent` here and `child` in another process, with a lane between them; what `parent`
+// returns.
+double between(Placement where, SpinPolicy policy, const std::function<double(Side&)>& parent,
+               const std::function<void(Side&)>& child) {
+  auto region = LaneRegion::create(1 << 20);
+  RegionOffset bells[2] = {*region->allocate(sizeof(BellBlock)),
+                           *region->allocate(sizeof(BellBlock))};
+  RegionOffset rings[2] = {*region->allocate(sizeof(RingBlock)),
+                           *region->allocate(sizeof(RingBlock))};
+  LaneInfo here{rings[0], rings[1], bells[1], 0, 0}, there{rings[1], rings[0], bells[0], 0, 0};
+  pid_t pid = fork();
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    pin(where.child);
+    Side side(*region, bells[1], there, policy);
+    child(side);
+    _exit(0);
+  }
+  pin(where.parent);
+  Side side(*region, bells[0], here, policy);
+  double result = parent(side);
+  waitpid(pid, nullptr, 0);
+  pin(-1);
+  return result;
+}
+
+void echo(Side& side) {
+  std::string payload(24, 'x');
+  while (side.take() != kStop) side.lane.send(kPing, wire::as_bytes(payload));
+}
+
+// Mean time of a round trip; `gap` lets the other side fall asleep before each.
+double round_trip_ns(Placement where, SpinPolicy policy, int count, nanoseconds gap) {
+  return between(
+      where, policy,
+      [&](Side& side) {
+        std::string payload(24, 'x');
+        double total = 0;
+        for (int i = 0; i < count; ++i) {
+          if (gap.count() > 0) usleep(static_cast<unsigned>(gap.count() / 1000));
+          auto start = Clock::now();
+          side.lane.send(kPing, wire::as_bytes(payload));
+          side.take();
+          total += ns_since(start);
+        }
+        side.lane.send(kStop, {});
+        return total / count;
+      },
+      echo);
+}
+
+double pipelined_per_s(Placement where, SpinPolicy policy, size_t size, int count) {
+  return between(
+      where, policy,
+      [&](Side& side) {
+        side.take();
+        auto start = Clock::now();
+        for (int i = 1; i < count; ++i) side.take();
+        return (count - 1) / ns_since(start) * 1e9;
+      },
+      [&](Side& side) {
+        std::string payload(size, 'x');
+        auto relax = [&](size_t limit) {
+          while (side.lane.overflow_bytes() > limit && !side.lane.flush()) {
+            side.bell.for_each_ready([&](uint32_t) { return side.lane.flush(), true; });
+            if (side.lane.overflow_bytes() > limit) {
+              side.bell.wait(Clock::now() + std::chrono::milliseconds(100));
+            }
+          }
+        };
+        for (int i = 0; i < count; ++i) {
+          side.lane.send(kPing, wire::as_bytes(payload));
+          relax(64 * 1024);
+        }
+        relax(0);
+      });
+}
+
+// The floor: the same ping and pong on two bare futex words.
+double futex_round_trip_ns(Placement where, int count, nanoseconds gap) {
+  auto* words = static_cast<std::atomic<uint32_t>*>(
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto await = [](std::atomic<uint32_t>& word, uint32_t value) {
+    for (uint32_t seen; (seen = word.load()) != value;) {
+      timespec limit{1, 0};
+      syscall(SYS_futex, &word, FUTEX_WAIT, seen, &limit, nullptr, 0);
+    }
+  };
+  auto tell = [](std::atomic<uint32_t>& word, uint32_t value) {
+    word.store(value);
+    syscall(SYS_futex, &word, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+  };
+  pid_t pid = fork();
+  uint32_t last = static_cast<uint32_t>(count);
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    pin(where.child);
+    for (uint32_t i = 1; i <= last; ++i) await(words[0], i), tell(words[64], i);
+    _exit(0);
+  }
+  pin(where.parent);
+  double total = 0;
+  for (uint32_t i = 1; i <= last; ++i) {
+    if (gap.count() > 0) usleep(static_cast<unsigned>(gap.count() / 1000));
+    auto start = Clock::now();
+    tell(words[0], i);
+    await(words[64], i);
+    total += ns_since(start);
+  }
+  waitpid(pid, nullptr, 0);
+  pin(-1);
+  munmap(words, 4096);
+  return total / count;
+}
+
+// The floor of a message between two awake cores: one cache line there and one back.
+double cache_line_round_trip_ns(Placement where, int count) {
+  auto* words = static_cast<std::atomic<uint32_t>*>(
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  uint32_t last = static_cast<uint32_t>(count);
+  auto await = [](std::atomic<uint32_t>& word, uint32_t value) {
+    for (int spins = 0; word.load(std::memory_order_acquire) != value;) {
+      if (++spins % 4096 == 0) sched_yield();
+    }
+  };
+  pid_t pid = fork();
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    pin(where.child);
+    for (uint32_t i = 1; i <= last; ++i) {
+      await(words[0], i);
+      words[64].store(i, std::memory_order_release);
+    }
+    _exit(0);
+  }
+  pin(where.parent);
+  auto start = Clock::now();
+  for (uint32_t i = 1; i <= last; ++i) {
+    words[0].store(i, std::memory_order_release);
+    await(words[64], i);
+  }
+  double total = ns_since(start);
+  waitpid(pid, nullptr, 0);
+  pin(-1);
+  munmap(words, 4096);
+  return total / count;
+}
+
+// A figure beside its floor, taken in turn so that both meet the same weather.
+void row(const char* name, const char* unit, double scale, int repeats,
+         const std::function<double()>& measure, const char* floor_name,
+         const std::function<double()>& floor) {
+  std::vector<double> values, floors;
+  for (int i = 0; i < repeats; ++i) {
+    values.push_back(measure() * scale);
+    if (floor) floors.push_back(floor() * scale);
+  }
+  Spread v = spread(values);
+  std::printf("%-46s %9.3f %s  (best %.3f, worst %.3f)", name, v.median, unit, v.best, v.worst);
+  if (floor) {
+    Spread f = spread(floors);
+    std::printf("   %s %.3f (%.3f..%.3f)", floor_name, f.median, f.best, f.worst);
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int repeats = argc > 1 ? std::max(1, std::atoi(argv[1])) : 5;
+  utsname machine{};
+  uname(&machine);
+  long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  std::printf("bench_lane: %s %s, %ld cores, g++ %s, medians of %d\n", machine.sysname,
+              machine.release, cores, __VERSION__, repeats);
+  SpinPolicy usual;
+  usual.yield_spin = measure_wake_cost();
+  std::printf("measured wake cost %.1f us\n", static_cast<double>(usual.yield_spin.count()) / 1e3);
+
+  Placement apart{0, 1}, together{0, 0}, free_choice{};
+  constexpr double kHalfNsToUs = 0.5e-3, kNsToUs = 1e-3, kToMillions = 1e-6;
+  if (cores > 1) {
+    row(
+        "one way, both awake, two cores", "us", kHalfNsToUs, repeats,
+        [&] { return round_trip_ns(apart, kNeverSleep, 200'000, kNone); }, "cache line one way",
+        [&] { return cache_line_round_trip_ns(apart, 200'000); });
+    row(
+        "round trip, both asleep, two cores", "us", kNsToUs, repeats,
+        [&] { return round_trip_ns(apart, kSleepAtOnce, 5000, kNone); }, "futex",
+        [&] { return futex_round_trip_ns(apart, 5000, kNone); });
+    row(
+        "round trip, asleep after 1 ms, two cores", "us", kNsToUs, repeats,
+        [&] { return round_trip_ns(apart, usual, 300, std::chrono::milliseconds(1)); }, "futex",
+        [&] { return futex_round_trip_ns(apart, 300, std::chrono::milliseconds(1)); });
+  }
+  row(
+      "round trip, both asleep, one core", "us", kNsToUs, repeats,
+      [&] { return round_trip_ns(together, kSleepAtOnce, 5000, kNone); }, "futex",
+      [&] { return futex_round_trip_ns(together, 5000, kNone); });
+  row(
+      "round trip, usual spin, one core", "us", kNsToUs, repeats,
+      [&] { return round_trip_ns(together, usual, 20'000, kNone); }, "futex",
+      [&] { return futex_round_trip_ns(together, 5000, kNone); });
+  row(
+      "round trip, usual spin, kernel's placement", "us", kNsToUs, repeats,
+      [&] { return round_trip_ns(free_choice, usual, 50'000, kNone); }, "futex",
+      [&] { return futex_round_trip_ns(free_choice, 5000, kNone); });
+  for (size_t size : {size_t{24}, size_t{200}, size_t{4000}, size_t{64} << 10}) {
+    std::string name = "pipelined, " + std::to_string(size) + " B each";
+    int count = size < 1000 ? 2'000'000 : size < 10'000 ? 200'000 : 20'000;
+    row(
+        name.c_str(), "M/s", kToMillions, repeats,
+        [&] { return pipelined_per_s(free_choice, usual, size, count); }, "", nullptr);
+  }
+  return 0;
+}
