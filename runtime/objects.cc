@@ -180,9 +180,21 @@ void Objects::flush(bool all) {
   rt_.daemon.send(protocol::MessageType::kHold, hold);
 }
 
+// Values contain references to values: a work list, as a chain of a million would overflow the stack.
 void Objects::destroy(Slot slot) {
+  at(slot).refs = 1;   // its count until it is erased
+  dying_.push_back(slot);
+  if (std::exchange(destroying_, true)) return;
+  while (!dying_.empty()) {
+    Slot next = dying_.back();
+    dying_.pop_back();
+    erase_one(next);
+  }
+  destroying_ = false;
+}
+
+void Objects::erase_one(Slot slot) {
   Entry& e = at(slot);
-  e.refs = 1;   // nothing below may come back here
   Task* producer = std::exchange(e.task, nullptr);
   for (int i = 0; i < e.held; ++i) change_hold(e.id, -1);
   std::unique_ptr<EntryExtra> extra = std::move(e.extra);

@@ -53,6 +53,7 @@ class Objects {
 
  private:
   void destroy(Slot slot);
+  void erase_one(Slot slot);
   void became_ready(Slot slot);
   void attach_contained(Entry& e, std::span<const ObjectId> contained);
   void change_hold(const ObjectId& id, int delta);
@@ -63,6 +64,8 @@ class Objects {
   bool hold_added_ = false;                   // some queued change must precede our next reply
   std::vector<ObjectId> subscriptions_;
   std::vector<Slot> notified_;
+  std::vector<Slot> dying_;                   // counts at zero, not erased yet
+  bool destroying_ = false;
 };
 
 }  // namespace sheaf::runtime

@@ -66,6 +66,11 @@ class Progress {
 
   // Lock held: takes everything that lies in our lanes, then pushes what can go out.
   void drain();
+  // The same when something lies there; two loads if not. For callers that submit in a loop: workers' replies make
+  // room for more tasks.
+  void drain_if_ready() {
+    if (bell_.any_ready()) drain();
+  }
   // Lock held. Something a waiter may wait for has happened; wakes are sent when drain() is done.
   void note_ready() { woke_ = true; }
   void note_notified() { notify_fd_ = true; }

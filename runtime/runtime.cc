@@ -268,6 +268,7 @@ Status Runtime::submit(TemplateId id, const Arguments& args, uint64_t parent, Sl
   if (impl_->closed || impl_->progress.disconnected()) return gone();
   Locked guard(*impl_);
   impl_->submitter.submit(id, args, parent, returns);
+  impl_->progress.drain_if_ready();
   return Status::ok();
 }
 
@@ -355,7 +356,9 @@ Status Runtime::submit_method(const ActorId& actor, TemplateId method, const Arg
                               uint32_t max_pending, uint64_t parent, Slot* returns) {
   if (impl_->closed || impl_->progress.disconnected()) return gone();
   Locked guard(*impl_);
-  return impl_->actors.submit(actor, method, args, max_task_retries, max_pending, parent, returns);
+  Status status = impl_->actors.submit(actor, method, args, max_task_retries, max_pending, parent, returns);
+  impl_->progress.drain_if_ready();
+  return status;
 }
 
 Status Runtime::kill_actor(const ActorId& actor, bool no_restart) {

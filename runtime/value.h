@@ -28,22 +28,22 @@ enum class ValueTag : uint8_t {
   kRef = 15,         // u32 index into the value's contained references: one bare ObjectRef
   kArguments = 16,   // a call: u32 positional count, u32 keyword count, positional values, then (kStr, value) pairs
   kPickleRefs = 17,  // like kPickle; contains references, which it names by index
-  kRefTable = 19,    // 3 zero bytes, u32 n, n 16-byte ObjectIds, then zeros up to a multiple of 8 from the payload's
-                     // start, then a value: what its reference indices stand for. First tag of every stored object and
+  kRefTable = 19,    // 3 zero bytes, u32 n, n 16-byte ObjectIds, then zeros up to a multiple of 64 from this
+                     // tag, then a value: what its reference indices stand for. First tag of every stored object and
                      // result that contains references; calls carry their references beside the arguments.
   kArrow = 18,       // block codec for Arrow tables (u32 head length, head, 64-byte aligned buffers)
 };
 
-// After the tag byte, 7 bytes of zero; then this head; then `buffer_count` BufferSpan; then the pickle; then the buffers, each
-// aligned to 64 bytes relative to the payload's start. The payload starts 64-byte aligned in the arena, so buffers
-// are read in place.
+// After the tag byte, 7 bytes of zero; then this head; then `buffer_count` BufferSpan; then the pickle; then the buffers,
+// each aligned to 64 bytes relative to the tag byte. In the arena the tag itself stands at a multiple of 64, so buffers
+// are read in place; elsewhere they are copied.
 struct PickleBuffersHead {
   uint64_t pickle_bytes;
   uint32_t buffer_count;
   uint32_t flags;          // bit 0: the pickle names contained references by index
 };
 struct BufferSpan {
-  uint64_t offset;         // from the payload's start
+  uint64_t offset;         // from the tag byte
   uint64_t length;
   uint32_t readonly;       // the buffer's own flag; views of stored objects are read-only in any case
   uint32_t reserved;
