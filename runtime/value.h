@@ -32,6 +32,8 @@ enum class ValueTag : uint8_t {
                      // tag, then a value: what its reference indices stand for. First tag of every stored object and
                      // result that contains references; calls carry their references beside the arguments.
   kArrow = 18,       // block codec for Arrow tables (u32 head length, head, 64-byte aligned buffers)
+  kNumbers = 20,     // see NumbersHead: numbers of one type, contiguous (a C++ vector of numbers)
+  kUint64 = 21,      // 8 bytes: an integer above the range of kInt64
 };
 
 // After the tag byte, 7 bytes of zero; then this head; then `buffer_count` BufferSpan; then the pickle; then the buffers,
@@ -48,5 +50,15 @@ struct BufferSpan {
   uint32_t readonly;       // the buffer's own flag; views of stored objects are read-only in any case
   uint32_t reserved;
 };
+
+// Right after the tag byte; then `padding` zero bytes; then `count` numbers, little-endian, without gaps. The writer
+// chooses the padding so that large arrays start at a multiple of 64 from the payload's start and are read in place.
+struct NumbersHead {
+  char format;             // as in Python's struct module: b B h H i I q Q f d
+  uint8_t padding;
+  char zero[5];
+  uint64_t count;
+} __attribute__((packed));
+static_assert(sizeof(NumbersHead) == 15);
 
 }  // namespace sheaf::runtime
