@@ -150,7 +150,7 @@ void ObjectTable::drop_value(const ObjectId& id, Entry& e, Actions& out) {
   }
   if (e.spill.file != 0) out.push_back(DeleteSpill{std::exchange(e.spill, {})});
   e.state = ValueState::kPending;
-  e.spilling = e.restoring = e.replaceable = false;
+  e.spilling = e.wanted = e.restoring = e.replaceable = false;
   e.size = 0;
   e.bytes.clear();
   e.locator = {};
@@ -198,7 +198,10 @@ bool ObjectTable::try_answer(const ObjectId& id, Entry& e, Entry::Subscriber to,
     e.restoring = true;
     return false;
   }
-  if (e.state == ValueState::kArena) lru_.splice(lru_.end(), lru_, e.lru);
+  if (e.state == ValueState::kArena) {
+    lru_.splice(lru_.end(), lru_, e.lru);
+    e.wanted = e.spilling;
+  }
   out.push_back(NotifyReady{to.process, {id, e.state, e.bytes, e.locator}});
   return true;
 }

@@ -75,7 +75,8 @@ class ObjectTable {
   // +1 hold for `holder` (0 = the sender), every time.
   void seal(ProcessId sender, const ObjectId& id, const Locator& locator, ProcessId holder,
             std::span<const ObjectId> contained, Actions& out);
-  // kPending, kInline or kError. +1 hold for the sender at its first publish of this object, none later.
+  // kPending, kInline or kError. +1 hold for the sender at its first publish of this object, none later. Who published
+  // kPending keeps its hold until it has published the value.
   void publish(ProcessId sender, const ObjectId& id, ValueState state, std::string bytes,
                std::span<const ObjectId> contained, Actions& out);
   // The value is gone for everybody; holders find an error.
@@ -97,7 +98,7 @@ class ObjectTable {
   // Returns the bytes chosen now (StartSpill or TryEvict for each).
   using MaySpill = std::function<bool(const ObjectId& id, const Locator& locator)>;
   uint64_t on_pressure(uint64_t bytes_needed, const MaySpill& may_spill, Actions& out);
-  // The bytes are on disk as well. True: the object still is at `locator`, try to evict it now.
+  // The bytes are on disk as well. True: try to evict it now. False: it is gone, or was asked for in the meantime.
   bool spill_written(const ObjectId& id, const Locator& locator, const SpillPlace& place, Actions& out);
   void spill_failed(const ObjectId& id, const Locator& locator);
   // Nobody reads it any more: only the disk has it from now on. The header was made invalid before.
@@ -112,6 +113,7 @@ class ObjectTable {
     bool known = false;          // published or sealed by somebody
     bool candidate = false;      // queued for quiesce()
     bool spilling = false;
+    bool wanted = false;         // asked for while it was being spilled
     bool restoring = false;
     bool replaceable = false;    // lost to corruption: a new value is welcome
     uint32_t containers = 0;     // live objects that contain this one

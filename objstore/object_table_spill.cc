@@ -30,7 +30,7 @@ bool ObjectTable::spill_written(const ObjectId& id, const Locator& locator, cons
   }
   e->spilling = false;
   e->spill = place;
-  return true;
+  return !std::exchange(e->wanted, false);
 }
 
 void ObjectTable::spill_failed(const ObjectId& id, const Locator& locator) {
