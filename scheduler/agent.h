@@ -36,7 +36,7 @@ struct AgentConfig {
   // a starved actor or group may keep freed resources this long
   Time hold_window = std::chrono::milliseconds(200);
   // one more worker each, for requests without CPUs
-  Time unmetered_pace = std::chrono::milliseconds(5);
+  Time unmetered_pace = std::chrono::milliseconds(2);
   Time warn_interval = std::chrono::seconds(30);
   Time spawn_timeout = std::chrono::seconds(60);
   Time spawn_retry = std::chrono::milliseconds(100);     // doubles at each failure in a row
@@ -217,6 +217,7 @@ struct FlowInfo {
   Time last_recall{0};
   Time next_warning{0};
   Time next_unmetered{0};
+  bool infeasible = false;           // at the last look
 };
 using FlowKey = std::pair<ProcessId, uint32_t>;   // client, class_id
 struct PlacedActor {
@@ -225,6 +226,7 @@ struct PlacedActor {
   JobId job = 0;
   ProcessId worker = 0;              // 0: waits
   bool running = false;
+  ResourceMap request;               // to place it
   Holding holding;
 };
 struct BundleInfo {
@@ -234,7 +236,7 @@ struct BundleInfo {
 struct ReservedGroup {
   uint32_t attempt = 0;
   bool releasing = false;            // resources go back when its last user has gone
-  bool gone = false;
+  uint32_t users = 0;                // holdings inside it
   std::map<int32_t, BundleInfo> bundles;
 };
 // Actors and groups wait in the order in which they came, ahead of leases.
@@ -247,6 +249,7 @@ struct WaitingPlacement {
   Time hold_until{0};                // starved: until then nobody else gets what it lacks
   Time next_recall{0};
   Time next_warning{0};
+  bool infeasible = false;
 };
 struct SpawnInfo {
   PoolKey key;
@@ -301,47 +304,69 @@ class Agent {
   void on(const EndJob& message);
 
   // Leases and flows (agent.cc).
-  void end_lease(uint64_t lease, bool reaped);
-  void drop_client(ProcessId client, const protocol::ErrorRecord& cause);
+  Holding end_lease(uint64_t lease);
+  void drop_client(ProcessId client);
   void forget_flow_if_done(const FlowKey& key);
   void refuse(const FlowKey& key, protocol::ErrorRecord error);
-  std::optional<protocol::ErrorRecord> misplaced(const protocol::Strategy& strategy) const;
+  bool belongs_elsewhere(const protocol::Strategy& strategy) const;
+  bool is_live_client(ProcessId client, JobId job) const;
 
   // Workers (agent_pool.cc).
   WorkerInfo* idle_worker(const PoolKey& key, const Devices& devices);
+  void occupy(WorkerInfo& worker, WorkerState state, const Devices& devices);
   void make_idle(WorkerInfo& worker);
   void kill(WorkerInfo& worker, protocol::ErrorRecord cause);
-  void ask_to_exit(WorkerInfo& worker, bool graceful, std::string reason);
-  void lend_cpu(WorkerInfo& worker);
-  void take_cpu_back(WorkerInfo& worker);
+  void worker_died(WorkerInfo& worker, const ProcessDied& event);
+  void lend_cpu(Holding& holding);
+  void take_cpu_back(Holding& holding);
   Holding* holding_of(const WorkerInfo& worker);
   void trim_idle();
+  void check_deadlines();
   void spawn(const PoolKey& key);
   void spawn_failed(uint64_t token, const protocol::ErrorRecord& error);
   void fail_key(const PoolKey& key, const protocol::ErrorRecord& error);
+  std::set<ProcessId> workers_of_detached_actors(JobId job) const;
+  void forget_job_if_done(JobId job);
   bool has_client_work(ProcessId process) const;
-  size_t live_workers() const;
+  bool key_is_wanted(const PoolKey& key) const;
+  bool make_room_for_worker();
+  uint32_t cpu_count() const;
+  uint32_t spawn_limit() const;
 
-  // Placement (agent_groups.cc).
+  // Actors and groups (agent_placement.cc).
+  static ResourceMap creation_request(const protocol::ActorSpec& spec);
+  ResourcePool* pool_of(const Holding& holding);
   std::optional<Holding> take(const ResourceMap& request, const protocol::Strategy& strategy);
+  ResourceMap lacking(const ResourceMap& request, const protocol::Strategy& strategy) const;
   bool feasible(const ResourceMap& request, const protocol::Strategy& strategy) const;
-  void give_back(Holding& holding, bool cpu_only = false);
+  void give_back(Holding& holding);
   bool try_reserve(const WaitingPlacement& wait);
   void finish_release(PlacementGroupId group);
-  void drop_actor(ActorId actor, const protocol::ErrorRecord& cause);
-  void drop_waiting(ActorId actor);
+  void ask_about_group(const protocol::Strategy& strategy);
+  void tell(AgentReport report);
 
   // Who gets what (agent_schedule.cc).
   void schedule();
   void place_waiting(Pass& pass);
+  bool place_actor(Pass& pass, ActorId id, PlacedActor& actor);
   void grant_leases(Pass& pass);
+  std::optional<FlowKey> next_in_turn(const Pass& pass) const;
   bool try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow);
-  bool start_actor(Pass& pass, PlacedActor& actor);
-  void request_spawns(Pass& pass);
+  void grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holding holding);
+  bool plan_spawn(Pass& pass, const PoolKey& key, Holding holding);
+  void request_spawns(const Pass& pass);
+
+  // Fairness, warnings and reports (agent_fairness.cc).
   void relieve_starved();
-  size_t recall_for(const ResourceMap& lacking, uint32_t have, size_t want, const FlowKey* self);
-  void warn_infeasible();
-  void report(bool force);
+  size_t recall_for(ResourceMap wanted, const protocol::Strategy& strategy, const FlowKey* waiter);
+  bool may_recall(const FlowKey& victim, const FlowKey* waiter) const;
+  uint32_t effective_leases(ProcessId client) const;
+  ResourceMap wanted_by(const WaitingPlacement& wait) const;
+  bool starving(const FlowKey& key, const FlowInfo& flow) const;
+  void warn_waiting();
+  std::string waiting_text(const ResourceMap& request, const protocol::Strategy& strategy,
+                           std::string_view who, bool infeasible) const;
+  void report_resources();
 
   AgentConfig config_;
   ResourcePool pool_;
@@ -355,7 +380,7 @@ class Agent {
   std::map<PoolKey, SpawnBackoff> backoff_;
   std::map<PoolKey, uint32_t> prestart_;           // workers still to be started ahead of need
   std::set<PlacementGroupId> asked_;               // AskGroup sent, no answer yet
-  std::set<JobId> ended_jobs_;                     // with workers still to die or to register
+  std::set<JobId> ended_jobs_;                     // that still have workers, spawns or actors
   uint64_t next_lease_ = 1, next_token_ = 1, next_order_ = 1, next_grant_ = 1;
   bool draining_ = false;
   bool dirty_ = false;                             // the next handle() must run a scheduling pass

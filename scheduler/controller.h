@@ -146,15 +146,13 @@ struct ActorInfo {
   NodeId node;                       // nil: not placed yet
   ProcessId process = 0;             // of this incarnation, once assigned
   uint32_t restarts = 0;
-  std::map<ProcessId, int64_t> holders;
+  std::set<ProcessId> holders;       // processes with a handle; its creator has the first
   std::set<ProcessId> subscribers;
   protocol::ErrorRecord cause;       // kDead, kRestarting
   uint64_t journal_pending = 0;      // its creation is not durable yet: unknown to others
   bool ending = false;               // intended exit under way: the next loss is final
-  bool kill_restart = false;         // killed with no_restart = false
   std::optional<Time> unheld_since;
   Time next_warning{0};
-  bool held_once = false;
 };
 struct GroupInfo {
   protocol::GroupCreate spec;        // name_space filled in
@@ -168,6 +166,7 @@ struct GroupInfo {
   Time next_warning{0};
   uint64_t journal_pending = 0;
   std::set<ProcessId> subscribers;
+  std::set<ActorId> actors;          // that live or wait inside it
 };
 struct NodeInfo {
   NodeId node;
@@ -207,15 +206,25 @@ class Controller {
     uint64_t request = 0;
     Time deadline{0};
   };
-  // A write whose record is not durable yet: what to answer then, and what to undo should it fail.
+  using KvKey = std::pair<std::string, std::string>;   // {space, key}
+  // A write whose record is not durable yet: what to do then, and what to undo should it fail.
   struct Pending {
-    Reply reply;
-    bool has_reply = false;
-    std::optional<std::pair<std::string, std::string>> kv_key;
-    std::optional<std::string> kv_before;
-    ActorId actor;                     // creation
-    PlacementGroupId group;            // creation
+    std::optional<Reply> reply;
+    std::vector<std::pair<KvKey, std::optional<std::string>>> kv_before;
+    ActorId actor;                           // created by it, or restarted
+    PlacementGroupId group;                  // created by it
     std::vector<ControllerEvent> deferred;   // read what this writes: handled again afterwards
+  };
+  // A handle may be elsewhere before its creator's request is here: that one waits for the
+  // constructor's arguments.
+  struct EarlyInterest {
+    std::set<ProcessId> holders, subscribers;
+  };
+  struct Timer {
+    Time at{0};
+    enum class Kind : uint8_t { kActor = 0, kGroup = 1, kKeyWait = 2 } kind = Kind::kActor;
+    uint64_t hi = 0, lo = 0;
+    auto operator<=>(const Timer&) const = default;
   };
 
   template <class Message>
@@ -250,24 +259,82 @@ class Controller {
   void on_report(const NodeId& node, const AskGroup& report);
   void on_report(const NodeId& node, const ReportResources& report);
 
+  // Journal and replies (controller.cc).
+  uint64_t journal(std::vector<JournalRecord> records);
+  Pending& wait_for(uint64_t sequence) { return pending_[sequence]; }
+  void settle(Pending pending);
+  void undo(uint64_t sequence, Pending pending, const Status& status);
+  void reply(ProcessId process, uint64_t request, Status status, std::string payload = {});
+  void set_timer(Time at, Timer::Kind kind, uint64_t hi, uint64_t lo);
+  void warn(JobId job, std::string text);
+
+  // Jobs and key-value (controller_jobs.cc).
+  void end_job(JobId job);
+  void forget_job_if_unused(JobId job);
+  bool has_detached_actors(JobId job) const;
+  std::string name_space_of(ProcessId process, const std::string& wanted) const;
+  void set_key(const KvKey& key, std::optional<std::string> value);
+  void answer_waits(const KvKey& key);
+  void expire_key_waits();
+  bool defer_for_key(const KvKey& key, const ControllerEvent& event);
+
+  // Actors (controller_actors.cc).
+  std::optional<Reply> check_actor(const Request<protocol::ActorCreate>& event,
+                                   const protocol::ActorSpec& spec);
+  void place(ActorId id, ActorInfo& actor);
+  NodeId choose_node(const ActorInfo& actor);
+  bool node_suits(const NodeInfo& node, const ActorInfo& actor) const;
+  void actor_lost(ActorId id, ActorInfo& actor, const protocol::ErrorRecord& cause);
+  void end_actor(ActorId id, ActorInfo& actor, protocol::ErrorRecord cause,
+                 bool erase_record = true);
+  void release_actor(ActorId id, ActorInfo& actor, bool graceful,
+                     const protocol::ErrorRecord& cause);
+  bool may_still_be_created(ActorId id) const;
+  void refuse_early(ActorId id, const std::string& why);
+  void review_actor(ActorId id);
+  void drop_holder(ActorId id, ActorInfo& actor, ProcessId process);
+  void push(ActorId id, const ActorInfo& actor);
+  protocol::ActorUpdate update_of(ActorId id, const ActorInfo& actor) const;
+  JournalRecord record_of(ActorId id, const ActorInfo& actor) const;
+  void place_waiting_actors();
+
+  // controller_restore.cc
+  bool restore_record(const JournalRecord& record);
+  void restore_actor(const protocol::ActorSpec& spec, JobId job, uint32_t incarnation,
+                     uint32_t restarts);
+
+  // Placement groups (controller_groups.cc).
+  void plan(PlacementGroupId id, GroupInfo& group);
+  void abandon_attempt(PlacementGroupId id, GroupInfo& group);
+  void remove_group(PlacementGroupId id, GroupInfo& group);
+  void review_group(PlacementGroupId id);
+  void push(PlacementGroupId id, const GroupInfo& group);
+  void plan_waiting_groups();
+
   ControllerConfig config_;
   uint32_t boot_ = 1;
-  JobId next_job_ = 1;
+  uint32_t jobs_started_ = 0;
   std::map<ProcessId, Client> clients_;
   std::map<JobId, JobInfo> jobs_;
+  std::deque<JobId> ended_jobs_;                                   // oldest first
   std::map<ActorId, ActorInfo> actors_;
   std::map<std::pair<std::string, std::string>, ActorId> names_;   // {namespace, name}
+  std::map<ActorId, EarlyInterest> early_;                         // in actors yet to be created
+  std::map<ProcessId, uint64_t> forgotten_;   // newest dead actor of a creator that was dropped
   std::deque<ActorId> dead_actors_;                                // oldest first
+  std::set<ActorId> unplaced_;                                     // no node suits them now
   std::map<PlacementGroupId, GroupInfo> groups_;
   std::map<std::pair<std::string, std::string>, PlacementGroupId> group_names_;
   std::deque<PlacementGroupId> dead_groups_;
+  std::set<PlacementGroupId> unplanned_;
   std::map<NodeId, NodeInfo> nodes_;
-  std::map<std::pair<std::string, std::string>, std::string> kv_;  // {space, key}
+  std::map<KvKey, std::string> kv_;
   std::map<std::string, std::set<JobId>> function_users_;          // "fn" keys: jobs that put them
-  std::map<std::pair<std::string, std::string>, std::vector<KvWait>> kv_waits_;
+  std::map<KvKey, std::vector<KvWait>> kv_waits_;
   std::map<uint64_t, Pending> pending_;                            // by journal sequence
-  // last unsynced write of a key
-  std::map<std::pair<std::string, std::string>, uint64_t> kv_pending_;
+  std::map<KvKey, uint64_t> kv_pending_;                           // last unsynced write of a key
+  std::vector<JournalRecord> stale_records_;                       // found by restore(), to erase
+  std::set<Timer> timers_;                                         // stale ones are harmless
   uint64_t next_sequence_ = 1;
   Time now_{0};
   ControllerActions out_;

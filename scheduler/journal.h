@@ -64,6 +64,7 @@ class Journal {
 
 struct SqliteJournalOptions {
   std::string path;                      // node-local; made 0600, with -wal and -shm beside it
+  int64_t max_pages = 0;                 // 4 KiB each; 0: as many as the disk takes
   size_t reserve_bytes = 256 * 1024;     // given up to keep erasures going when the disk is full
 };
 // Opens or makes the file; one that is not a database is renamed to "<path>.corrupt-<n>" and

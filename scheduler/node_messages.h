@@ -34,6 +34,7 @@ struct PlaceActor {
   uint32_t incarnation = 0;
   JobId job = 0;
   std::shared_ptr<const protocol::ActorSpec> spec;
+  bool job_ended = false;   // a detached actor that outlived its job
 };
 // The constructor has run: from creation resources to lifetime resources.
 struct ActorRunning {

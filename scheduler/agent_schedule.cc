@@ -1,0 +1,184 @@
+// One scheduling pass: actors and groups in the order in which they came, then leases in turns.
+#include <algorithm>
+
+#include "scheduler/agent.h"
+
+namespace sheaf::scheduler {
+
+// What one pass has learned. Resources for workers that are still to come are taken for the length
+// of the pass, so that those further back in the queue do not slip past, and given back at its end.
+struct Agent::Pass {
+  std::map<PoolKey, uint32_t> spawns_needed;
+  uint32_t planned = 0;
+  std::vector<Holding> tentative;
+  std::set<FlowKey> passed_over;
+  std::map<ProcessId, uint32_t> client_leases;
+  std::map<FlowKey, uint32_t> promised;   // grants that wait for such a worker
+  std::set<std::string> kept_back;   // resources that a starved actor or group collects
+};
+
+void Agent::schedule() {
+  dirty_ = false;
+  Pass pass;
+  for (const auto& [key, flow] : flows_) pass.client_leases[key.first] += flow.held;
+  place_waiting(pass);
+  grant_leases(pass);
+  request_spawns(pass);
+  for (Holding& holding : pass.tentative) give_back(holding);
+  warn_waiting();
+  dirty_ = false;
+}
+
+void Agent::place_waiting(Pass& pass) {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    WaitingPlacement& wait = it->second;
+    bool done = false;
+    if (auto actor = actors_.find(wait.actor); actor != actors_.end()) {
+      done = place_actor(pass, actor->first, actor->second);
+    } else {
+      done = try_reserve(wait);
+    }
+    if (!done && wait.hold_until > now_) {
+      for (const auto& [name, amount] : shortage(wanted_by(wait), pool_.available())) {
+        pass.kept_back.insert(name);
+      }
+    }
+    it = done ? waiting_.erase(it) : std::next(it);
+  }
+}
+
+// True when it is off the queue.
+bool Agent::place_actor(Pass& pass, ActorId id, PlacedActor& actor) {
+  const protocol::SchedulingClass& placement = actor.spec->placement;
+  std::optional<Holding> holding = take(actor.request, placement.strategy);
+  if (!holding) return false;
+  const PoolKey key{actor.job, placement.language, placement.runtime_env};
+  const Devices devices = holding->allocation.devices();
+  WorkerInfo* worker = idle_worker(key, devices);
+  if (!worker) {
+    plan_spawn(pass, key, std::move(*holding));
+    return false;
+  }
+  occupy(*worker, WorkerState::kActor, devices);
+  worker->actor = id;
+  worker->actor_incarnation = actor.incarnation;
+  actor.worker = worker->process;
+  actor.holding = std::move(*holding);
+  tell(ActorAssigned{id, actor.incarnation, worker->process});
+  out_.push_back(
+      StartActor{id, actor.incarnation, actor.job, worker->process, devices, actor.spec});
+  return true;
+}
+
+void Agent::grant_leases(Pass& pass) {
+  while (std::optional<FlowKey> key = next_in_turn(pass)) {
+    if (try_grant(pass, *key, flows_.at(*key))) ++pass.client_leases[key->first];
+    else pass.passed_over.insert(*key);
+  }
+}
+
+namespace {
+uint32_t promised_to(const std::map<FlowKey, uint32_t>& promised, const FlowKey& key) {
+  auto it = promised.find(key);
+  return it == promised.end() ? 0 : it->second;
+}
+}  // namespace
+
+// The client with the fewest leases, then its class with the fewest, then who had none longest.
+std::optional<FlowKey> Agent::next_in_turn(const Pass& pass) const {
+  std::optional<FlowKey> best;
+  std::tuple<uint32_t, uint32_t, uint64_t> best_rank;
+  for (const auto& [key, flow] : flows_) {
+    const uint32_t promised = promised_to(pass.promised, key);
+    if (flow.backlog <= promised || pass.passed_over.contains(key)) continue;
+    const std::tuple rank(pass.client_leases.at(key.first), flow.held + promised, flow.last_grant);
+    if (!best || rank < best_rank) {
+      best = key;
+      best_rank = rank;
+    }
+  }
+  return best;
+}
+
+bool Agent::try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow) {
+  const ResourceMap& request = flow.spec.resources;
+  const bool in_group = flow.spec.strategy.kind == protocol::StrategyKind::kPlacementGroup;
+  if (!in_group) {
+    for (const auto& [name, amount] : request) {
+      if (amount > 0 && pass.kept_back.contains(name)) return false;
+    }
+  }
+  const bool metered = amount_of(request, kCpu) > 0;
+  const bool above_pace =
+      !metered && flow.held + promised_to(pass.promised, key) >= spawn_limit();
+  if (above_pace && now_ < flow.next_unmetered) return false;
+  std::optional<Holding> holding = take(request, flow.spec.strategy);
+  if (!holding) return false;
+  if (above_pace) flow.next_unmetered = now_ + config_.unmetered_pace;
+  if (WorkerInfo* worker = idle_worker(flow.key, holding->allocation.devices())) {
+    grant(key, flow, *worker, std::move(*holding));
+    return true;
+  }
+  if (!plan_spawn(pass, flow.key, std::move(*holding))) return false;
+  ++pass.promised[key];
+  return true;
+}
+
+void Agent::grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holding holding) {
+  const uint64_t id = next_lease_++;
+  Devices devices = holding.allocation.devices();
+  occupy(worker, WorkerState::kLeased, devices);
+  worker.lease = id;
+  leases_[id] = {id, key.first, key.second, flow.job, worker.process, std::move(holding), false,
+  now_};
+  ++flow.held;
+  --flow.backlog;
+  flow.last_grant = next_grant_++;
+  flow.waiting_since = flow.last_recall = now_;
+  flow.infeasible = false;
+  out_.push_back(GrantLease{key.first, key.second, id, worker.process, std::move(devices)});
+}
+
+// True when a worker of this kind will come: its resources are kept for the rest of the pass.
+bool Agent::plan_spawn(Pass& pass, const PoolKey& key, Holding holding) {
+  auto backoff = backoff_.find(key);
+  const bool failing = backoff != backoff_.end() && now_ < backoff->second.not_before;
+  if (failing || pass.planned >= spawn_limit()) {
+    give_back(holding);
+    return false;
+  }
+  ++pass.spawns_needed[key];
+  ++pass.planned;
+  pass.tentative.push_back(std::move(holding));
+  return true;
+}
+
+void Agent::request_spawns(const Pass& pass) {
+  const auto in_flight = [&](const PoolKey& key) {
+    return static_cast<uint32_t>(std::count_if(spawns_.begin(), spawns_.end(), [&](const auto& s) {
+      return s.second.key == key;
+    }));
+  };
+  const auto start_up_to = [&](const PoolKey& key, uint32_t wanted) {
+    auto backoff = backoff_.find(key);
+    if (backoff != backoff_.end() && now_ < backoff->second.not_before) return;
+    for (uint32_t have = in_flight(key); have < wanted && spawns_.size() < spawn_limit(); ++have) {
+      if (!make_room_for_worker()) return;
+      spawn(key);
+    }
+  };
+  for (const auto& [key, wanted] : pass.spawns_needed) start_up_to(key, wanted);
+  for (auto it = prestart_.begin(); it != prestart_.end();) {
+    const auto alive = static_cast<uint32_t>(std::count_if(
+        workers_.begin(), workers_.end(),
+        [&](const auto& w) { return w.second.key == it->first; }));
+    if (alive + in_flight(it->first) >= it->second) {
+      it = prestart_.erase(it);
+      continue;
+    }
+    start_up_to(it->first, it->second - alive);
+    ++it;
+  }
+}
+
+}  // namespace sheaf::scheduler

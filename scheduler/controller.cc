@@ -1,0 +1,214 @@
+// The controller's dispatch, journal and membership. Jobs and key-value: controller_jobs.cc;
+// actors: controller_actors.cc; placement groups: controller_groups.cc.
+#include "scheduler/controller.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace sheaf::scheduler {
+
+using protocol::ErrorKind;
+using protocol::ErrorRecord;
+
+Controller::Controller(ControllerConfig config) : config_(config) {}
+
+ControllerActions Controller::handle(const ControllerEvent& event, Time now) {
+  now_ = std::max(now_, now);
+  std::visit([this](const auto& e) { on(e); }, event);
+  return std::exchange(out_, {});
+}
+
+ControllerActions Controller::start(Time now) {
+  now_ = std::max(now_, now);
+  std::vector<JournalRecord> records = std::exchange(stale_records_, {});
+  records.push_back({RecordKind::kBoot, "", wire::encode(boot_)});
+  journal(std::move(records));
+  return std::exchange(out_, {});
+}
+
+uint64_t Controller::journal(std::vector<JournalRecord> records) {
+  const uint64_t sequence = next_sequence_++;
+  out_.push_back(AppendJournal{sequence, std::move(records)});
+  return sequence;
+}
+
+void Controller::reply(ProcessId process, uint64_t request, Status status, std::string payload) {
+  if (request == 0) return;
+  out_.push_back(
+      Reply{process, request, status.code(), std::string(status.message()), std::move(payload)});
+}
+
+void Controller::set_timer(Time at, Timer::Kind kind, uint64_t hi, uint64_t lo) {
+  timers_.insert(Timer{at, kind, hi, lo});
+}
+
+void Controller::warn(JobId job, std::string text) {
+  out_.push_back(WarnJob{job, std::move(text)});
+}
+
+void Controller::on(const JournalSynced& event) {
+  for (const auto& [sequence, status] : event.completion.failed) {
+    if (auto node = pending_.extract(sequence)) undo(sequence, std::move(node.mapped()), status);
+  }
+  while (!pending_.empty() && pending_.begin()->first <= event.completion.durable) {
+    settle(std::move(pending_.extract(pending_.begin()).mapped()));
+  }
+}
+
+void Controller::settle(Pending pending) {
+  if (auto it = actors_.find(pending.actor); it != actors_.end()) {
+    it->second.journal_pending = 0;
+    if (it->second.state != protocol::ActorState::kDead) place(it->first, it->second);
+  }
+  if (auto it = groups_.find(pending.group); it != groups_.end()) {
+    it->second.journal_pending = 0;
+    if (it->second.state != protocol::GroupState::kRemoved) plan(it->first, it->second);
+  }
+  if (pending.reply) out_.push_back(std::move(*pending.reply));
+  for (const auto& [key, before] : pending.kv_before) {
+    auto last = kv_pending_.find(key);
+    if (last != kv_pending_.end() && !pending_.contains(last->second)) kv_pending_.erase(last);
+    if (kv_.contains(key)) answer_waits(key);
+  }
+  for (const ControllerEvent& event : pending.deferred) {
+    std::visit([this](const auto& e) { on(e); }, event);
+  }
+}
+
+// The record is not in the journal and never will be: as if the request had not been made.
+void Controller::undo(uint64_t sequence, Pending pending, const Status& status) {
+  for (auto& [key, before] : pending.kv_before) {
+    bool overwritten = false;   // by a later write, which then has our predecessor to go back to
+    for (auto& [later, other] : pending_) {
+      if (later < sequence || overwritten) continue;
+      for (auto& [other_key, other_before] : other.kv_before) {
+        if (other_key != key) continue;
+        other_before = before;
+        overwritten = true;
+      }
+    }
+    if (!overwritten) set_key(key, before);
+  }
+  if (pending.reply) {
+    pending.reply->code = status.code();
+    pending.reply->message = fmt::format("not stored: {}", status.message());
+    pending.reply->payload.clear();
+  }
+  auto actor = actors_.find(pending.actor);
+  if (actor != actors_.end() && actor->second.incarnation == 0) {
+    end_actor(actor->first, actor->second,
+              {ErrorKind::kActorDied, fmt::format("not created: {}", status.message()), "",
+               actor->first},
+              false);
+  }
+  auto group = groups_.find(pending.group);
+  if (group != groups_.end()) remove_group(group->first, group->second);
+  settle(std::move(pending));   // a restart goes ahead: its predecessors died with this node
+}
+
+void Controller::on(const ClientJoined& event) {
+  Client& client = clients_[event.process];
+  client.kind = event.kind;
+  client.job = event.job;
+}
+
+JobId Controller::job_of(ProcessId process) const {
+  auto it = clients_.find(process);
+  return it == clients_.end() ? 0 : it->second.job;
+}
+
+void Controller::on(const ClientLeft& event) {
+  auto client = clients_.find(event.process);
+  if (client == clients_.end()) return;
+  const JobId job = client->second.job;
+  const bool driver = client->second.kind == protocol::ClientKind::kDriver;
+  clients_.erase(client);
+  for (auto it = kv_waits_.begin(); it != kv_waits_.end();) {
+    std::erase_if(it->second, [&](const KvWait& w) { return w.process == event.process; });
+    it = it->second.empty() ? kv_waits_.erase(it) : std::next(it);
+  }
+  if (driver && job != 0) end_job(job);
+  forgotten_.erase(event.process);
+  std::vector<ActorId> never_created;
+  for (auto& [id, early] : early_) {
+    early.holders.erase(event.process);
+    early.subscribers.erase(event.process);
+    if (id.process() == event.process) never_created.push_back(id);
+  }
+  for (const ActorId& id : never_created) refuse_early(id, "its creator died before it existed");
+  std::vector<ActorId> held;
+  for (auto& [id, actor] : actors_) {
+    actor.subscribers.erase(event.process);
+    if (actor.holders.contains(event.process)) held.push_back(id);
+  }
+  for (const ActorId& id : held) {
+    if (auto it = actors_.find(id); it != actors_.end()) drop_holder(id, it->second, event.process);
+  }
+  for (auto& [id, group] : groups_) group.subscribers.erase(event.process);
+}
+
+void Controller::on(const NodeJoined& event) {
+  nodes_[event.node] = {event.node, event.total, event.total, event.labels};
+  plan_waiting_groups();
+  place_waiting_actors();
+}
+
+void Controller::on(const NodeLost& event) {
+  if (nodes_.erase(event.node) == 0) return;
+  for (auto& [id, group] : groups_) {
+    if (group.state == protocol::GroupState::kRemoved) continue;
+    const bool awaited = group.awaiting.contains(event.node);
+    const auto hit = std::count(group.placed.begin(), group.placed.end(), event.node);
+    if (hit == 0) continue;
+    std::replace(group.placed.begin(), group.placed.end(), event.node, NodeId{});
+    if (awaited) {
+      abandon_attempt(id, group);
+    } else {
+      group.state = protocol::GroupState::kRescheduling;
+      push(id, group);
+    }
+    unplanned_.insert(id);
+  }
+  std::vector<ActorId> lost;
+  for (const auto& [id, actor] : actors_) {
+    if (actor.node == event.node && actor.state != protocol::ActorState::kDead) lost.push_back(id);
+  }
+  for (const ActorId& id : lost) actor_lost(id, actors_.at(id), event.cause);
+  plan_waiting_groups();
+}
+
+void Controller::on(const FromNode& event) {
+  if (!nodes_.contains(event.node)) return;
+  std::visit([&](const auto& report) { on_report(event.node, report); }, event.report);
+}
+
+void Controller::on_report(const NodeId& node, const ReportResources& report) {
+  NodeInfo& info = nodes_.at(node);
+  const bool grown = info.total != report.total;
+  info.total = report.total;
+  info.available = report.available;
+  if (!grown) return;
+  plan_waiting_groups();
+  place_waiting_actors();
+}
+
+void Controller::on(const ControllerTick&) {
+  while (!timers_.empty() && timers_.begin()->at <= now_) {
+    const Timer timer = *timers_.begin();
+    timers_.erase(timers_.begin());
+    switch (timer.kind) {
+      case Timer::Kind::kActor: review_actor({timer.hi, timer.lo}); break;
+      case Timer::Kind::kGroup: review_group({timer.hi, timer.lo}); break;
+      case Timer::Kind::kKeyWait: expire_key_waits(); break;
+    }
+  }
+}
+
+std::optional<Time> Controller::next_tick() const {
+  if (timers_.empty()) return std::nullopt;
+  return timers_.begin()->at;
+}
+
+}  // namespace sheaf::scheduler
