@@ -137,8 +137,9 @@ std::string config_markdown() {
   static constexpr std::string_view kNames[] = {"bool", "int", "float", "text", "bytes", "duration"};
   for (const ConfigKey& key : config_schema()) {
     std::string fallback = key.fallback.empty() ? "(empty)" : "`" + std::string(key.fallback) + "`";
-    out += "| `" + std::string(key.key) + "` | " + std::string(kNames[static_cast<size_t>(key.type)]) + " | " + fallback +
-           " | `" + config_env_name(key.key) + "` | " + std::string(key.doc) + " |\n";
+    std::string type(kNames[static_cast<size_t>(key.type)]);
+    out += "| `" + std::string(key.key) + "` | " + type + " | " + fallback + " | `" + config_env_name(key.key) + "` | " +
+           std::string(key.doc) + " |\n";
   }
   return out;
 }
@@ -200,7 +201,8 @@ Status Config::apply_environment(const std::map<std::string, std::string>& envir
     if (std::ranges::any_of(kOtherPrefixes, [&](std::string_view p) { return name.starts_with(p); })) continue;
     auto known = names.find(name);
     if (known == names.end()) {
-      return invalid("environment", "unknown variable " + name + "; did you mean " + nearest(name, config_env_name) + "?");
+      std::string close = nearest(name, config_env_name);
+      return invalid("environment", "unknown variable " + name + "; did you mean " + close + "?");
     }
     SHEAF_TRY(set(known->second, text, "environment"));
   }

@@ -16,7 +16,8 @@ TEST(ConfigTest, LaterSourcesWin) {
   Config config;
   EXPECT_EQ(config.get_int("workers.max"), 1024);
   EXPECT_EQ(config.origin("workers.max"), "default");
-  ASSERT_TRUE(config.apply_toml("[workers]\nmax = 7\nidle_timeout = \"250ms\"\n[store]\nmemory = \"1.5GiB\"\n", "a.toml"));
+  ASSERT_TRUE(config.apply_toml(
+      "[workers]\nmax = 7\nidle_timeout = \"250ms\"\n[store]\nmemory = \"1.5GiB\"\n", "a.toml"));
   EXPECT_EQ(config.get_int("workers.max"), 7);
   EXPECT_EQ(config.get_duration("workers.idle_timeout"), 250ms);
   EXPECT_EQ(config.get_bytes("store.memory"), 1610612736u);

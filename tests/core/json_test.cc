@@ -24,7 +24,8 @@ TEST(JsonWriterTest, StringsAreEscapedAndAlwaysValidUtf8) {
 }
 
 TEST(JsonParserTest, ReadsEveryKind) {
-  auto parsed = parse_json(R"( {"n":null,"t":true,"i":-9223372036854775808,"d":2.5e3,"s":"\u00fc\ud83d\ude00","a":[1,[]]} )");
+  auto parsed = parse_json(
+      R"( {"n":null,"t":true,"i":-9223372036854775808,"d":2.5e3,"s":"\u00fc\ud83d\ude00","a":[1,[]]} )");
   ASSERT_TRUE(parsed.has_value()) << parsed.status().to_string();
   EXPECT_TRUE(parsed->find("n")->is_null());
   EXPECT_TRUE(*parsed->find("t")->as_bool());
@@ -39,8 +40,8 @@ TEST(JsonParserTest, ReadsEveryKind) {
 
 TEST(JsonParserTest, RefusesWhatIsNotJson) {
   for (const char* text : {"", "{", "[1,]", "{\"a\":1,}", "01", "+1", "1.", ".5", "1e", "nul", "'a'", "\"a", "\"\\x\"",
-                           "\"\t\"", "\"\\ud800\"", "\"\\udc00\"", "[1] 2", "{\"a\":1,\"a\":2}", "\"\xff\"", "// x\n1", "NaN",
-                           "{a:1}", "[1 2]", "-"}) {
+                           "\"\t\"", "\"\\ud800\"", "\"\\udc00\"", "[1] 2", "{\"a\":1,\"a\":2}", "\"\xff\"", "// x\n1",
+                           "NaN", "{a:1}", "[1 2]", "-"}) {
     EXPECT_FALSE(parse_json(text).has_value()) << text;
   }
   EXPECT_EQ(parse_json("{\n \"a\": x}").status().message(), "JSON line 2 column 7: unexpected character");

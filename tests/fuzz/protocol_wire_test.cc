@@ -77,7 +77,8 @@ TEST(ProtocolWireTest, MutatedInputEndsInAValueOrAnError) {
     for (int round = 0; round < 1000; ++round) {
       std::string bytes = original;
       for (uint64_t n = 1 + splitmix64(state) % 8; n > 0; --n) {
-        bytes[splitmix64(state) % bytes.size()] = static_cast<char>(splitmix64(state) % 4 == 0 ? 0xff : splitmix64(state));
+        uint64_t value = splitmix64(state) % 4 == 0 ? 0xff : splitmix64(state);
+        bytes[splitmix64(state) % bytes.size()] = static_cast<char>(value);
       }
       bytes.resize(splitmix64(state) % (bytes.size() + 1));
       bytes.shrink_to_fit();

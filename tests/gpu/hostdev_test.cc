@@ -34,8 +34,8 @@ TEST(HostDevTest, TopologyStringNamesTheDevices) {
 }
 
 TEST(HostDevTest, MalformedTopologyIsRefused) {
-  for (const char* text : {"x", "1", "1x", "1x0", "1xGiB", "1x1GiB@", "1x1GiB@x", "65x4096", "1x99999999GiB", "1x1PiB", "-1x4096",
-                           "1x4096@1@2"}) {
+  for (const char* text : {"x", "1", "1x", "1x0", "1xGiB", "1x1GiB@", "1x1GiB@x", "65x4096", "1x99999999GiB", "1x1PiB",
+                           "-1x4096", "1x4096@1@2"}) {
     EXPECT_EQ(make_hostdev(text).status().code(), StatusCode::kInvalidArgument) << text;
   }
 }
