@@ -1,0 +1,202 @@
+"""Where a task or actor may run: objects for the ``scheduling_strategy`` option, and label
+conditions.
+
+The words "DEFAULT" (pack onto busy nodes) and "SPREAD" (prefer idle ones) are strategies too.
+"""
+
+from __future__ import annotations
+
+# protocol::StrategyKind
+_DEFAULT, _SPREAD, _NODE_AFFINITY, _NODE_LABEL, _PLACEMENT_GROUP = range(5)
+
+
+class PlacementGroupSchedulingStrategy:
+    """Run inside a placement group.
+
+    Args:
+        placement_group: the group.
+        placement_group_bundle_index: which of its bundles, -1 for any.
+        placement_group_capture_child_tasks: whether tasks that the task submits run in the group
+            too.
+
+    Example::
+
+        group = sheaf.util.placement_group([{"CPU": 1}])
+        f.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group)).remote()
+    """
+
+    def __init__(
+        self,
+        placement_group,
+        placement_group_bundle_index: int = -1,
+        placement_group_capture_child_tasks: bool | None = None,
+    ):
+        self.placement_group = placement_group
+        self.placement_group_bundle_index = placement_group_bundle_index
+        self.placement_group_capture_child_tasks = placement_group_capture_child_tasks
+
+    def __eq__(self, other):
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    __hash__ = None
+
+
+class NodeAffinitySchedulingStrategy:
+    """Run on one node. ``node_id``: hexadecimal; ``soft``: elsewhere when that node is gone or too
+    small.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        soft: bool,
+        _spill_on_unavailable: bool = False,
+        _fail_on_unavailable: bool = False,
+    ):
+        if not isinstance(node_id, str):
+            node_id = node_id.hex()
+        self.node_id = node_id
+        self.soft = soft
+        self._spill_on_unavailable = _spill_on_unavailable
+        self._fail_on_unavailable = _fail_on_unavailable
+
+    def __eq__(self, other):
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    __hash__ = None
+
+
+def _check_label_values(values, what):
+    if not values:
+        raise ValueError(f"{what}() takes at least one value")
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(
+                f"{what}() takes strings, got {value!r} of type {type(value).__name__}"
+            )
+
+
+class In:
+    """The node's label has one of these values."""
+
+    def __init__(self, *values):
+        _check_label_values(values, "In")
+        self.values = list(values)
+
+
+class NotIn:
+    """The node's label has none of these values, or the node lacks the label."""
+
+    def __init__(self, *values):
+        _check_label_values(values, "NotIn")
+        self.values = list(values)
+
+
+class Exists:
+    """The node has the label."""
+
+
+class DoesNotExist:
+    """The node lacks the label."""
+
+
+class NodeLabelSchedulingStrategy:
+    """Run on a node whose labels match.
+
+    Args:
+        hard: ``{label: In(...) | NotIn(...) | Exists() | DoesNotExist()}`` that must hold.
+        soft: the same, preferred but not needed.
+    """
+
+    def __init__(self, hard: dict, *, soft: dict | None = None):
+        self.hard = _conditions(hard, "hard")
+        self.soft = _conditions(soft, "soft")
+        if not self.hard and not self.soft:
+            raise ValueError(
+                "`hard` and `soft` of NodeLabelSchedulingStrategy cannot both be empty."
+            )
+
+
+def _conditions(labels, what) -> dict[str, str]:
+    if labels is None:
+        return {}
+    if not isinstance(labels, dict):
+        raise ValueError(f"`{what}` must be a dict, but got {type(labels).__name__}")
+    result = {}
+    for key, condition in labels.items():
+        if not isinstance(key, str):
+            raise ValueError(f"A label's name in `{what}` must be a str, but got {key!r}")
+        if isinstance(condition, In):
+            result[key] = f"in({','.join(condition.values)})"
+        elif isinstance(condition, NotIn):
+            result[key] = f"!in({','.join(condition.values)})"
+        elif isinstance(condition, Exists):
+            result[key] = "exists()"
+        elif isinstance(condition, DoesNotExist):
+            result[key] = "!exists()"
+        else:
+            raise ValueError(
+                f"The condition on label {key!r} in `{what}` must be In, NotIn, Exists or "
+                "DoesNotExist, "
+                f"but got {type(condition).__name__}"
+            )
+    return result
+
+
+STRATEGY_TYPES = (
+    PlacementGroupSchedulingStrategy,
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+)
+
+
+def strategy_dict(options: dict) -> dict:
+    """The engine's form of the placement that ``options`` ask for."""
+    strategy = options.get("scheduling_strategy")
+    group = options.get("placement_group", "default")
+    if strategy is None and group not in (None, "default"):
+        strategy = PlacementGroupSchedulingStrategy(
+            group,
+            options.get("placement_group_bundle_index", -1),
+            options.get("placement_group_capture_child_tasks"),
+        )
+    result: dict = {"kind": _DEFAULT}
+    if strategy == "SPREAD":
+        result["kind"] = _SPREAD
+    elif isinstance(strategy, NodeAffinitySchedulingStrategy):
+        result.update(kind=_NODE_AFFINITY, node=strategy.node_id, soft=bool(strategy.soft))
+    elif isinstance(strategy, NodeLabelSchedulingStrategy):
+        result.update(kind=_NODE_LABEL, hard_labels=strategy.hard, soft_labels=strategy.soft)
+    elif isinstance(strategy, PlacementGroupSchedulingStrategy):
+        result.update(_group_strategy(strategy, options))
+    selector = options.get("label_selector")
+    if selector:
+        result["hard_labels"] = {**result.get("hard_labels", {}), **selector}
+        if result["kind"] == _DEFAULT:
+            result["kind"] = _NODE_LABEL
+    return result
+
+
+def _group_strategy(strategy: PlacementGroupSchedulingStrategy, options: dict) -> dict:
+    group = strategy.placement_group
+    if group is None:
+        return {"kind": _DEFAULT}
+    index = strategy.placement_group_bundle_index
+    if group.is_empty:
+        if index != -1:
+            raise ValueError(
+                "A placement group is needed when placement_group_bundle_index is given."
+            )
+        return {"kind": _DEFAULT}
+    if not isinstance(index, int) or index < -1 or index >= group.bundle_count:
+        raise ValueError(
+            f"placement_group_bundle_index {index} is not one of the group's {group.bundle_count} "
+            "bundles "
+            "(or -1 for any)."
+        )
+    return {
+        "kind": _PLACEMENT_GROUP,
+        "group": group.id.binary(),
+        "bundle": index,
+        "capture_child_tasks": bool(strategy.placement_group_capture_child_tasks),
+    }
