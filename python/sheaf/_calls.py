@@ -1,0 +1,86 @@
+"""`get`, `put` and `wait`: thin, because they are called most.
+
+The engine's own functions do the work and the checks; what stands here is what happens when this
+process is not connected yet.
+"""
+
+from __future__ import annotations
+
+from . import _core
+from ._state import ensure_connected, state
+
+
+def get(object_refs, *, timeout: float | None = None):
+    """The value of a reference, or the list of values of a list of references; blocks until they
+    are ready.
+
+    Args:
+        object_refs: an ObjectRef or a list of them. NumPy arrays come back as read-only views of
+            shared memory.
+        timeout: seconds to wait at most; None waits for ever, 0 only looks.
+
+    Raises: the exception of the task that failed (RayTaskError, also of the user's own type),
+    GetTimeoutError (a TimeoutError), TaskCancelledError, RayActorError, ObjectLostError; ValueError
+    or TypeError for what is no reference.
+
+    Example::
+
+        assert sheaf.get([sheaf.put(1), sheaf.put(2)]) == [1, 2]
+    """
+    if state.mode is None:
+        ensure_connected()
+    return _core.get(object_refs, timeout)
+
+
+def put(value, *, _owner=None):
+    """Stores a value, gives a reference to it. The value must not be changed through the stored
+    copy.
+
+    Args:
+        value: anything that can be pickled; large NumPy arrays are copied once and read without a
+            copy.
+
+    Raises: TypeError for a reference or for what cannot be pickled (naming the attribute),
+    ObjectStoreFullError.
+    """
+    if state.mode is None:
+        ensure_connected()
+    return _core.put(value)
+
+
+def wait(
+    ray_waitables, *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+):
+    """Splits references into those that are ready and the others; blocks until ``num_returns`` are
+    ready.
+
+    Args:
+        ray_waitables: list of distinct ObjectRefs or ObjectRefGenerators.
+        num_returns: how many to wait for; the first list has at most so many.
+        timeout: seconds to wait at most; None waits for ever.
+        fetch_local: whether a value counts as ready only when it is on this node.
+
+    Returns: ``(ready, not ready)``, each in the order of the argument.
+    Raises: TypeError or ValueError for wrong arguments.
+    """
+    if state.mode is None:
+        ensure_connected()
+    if not isinstance(ray_waitables, list):
+        kind = type(ray_waitables)
+        if kind in (_core.ObjectRef, _core.ObjectRefGenerator):
+            raise TypeError(
+                "wait() expected a list of ObjectRef or ObjectRefGenerator, got a single one: "
+                f"{ray_waitables}"
+            )
+        raise TypeError(f"wait() expected a list of ObjectRef or ObjectRefGenerator, got {kind}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
+    if not ray_waitables:
+        return [], []
+    if num_returns <= 0:
+        raise ValueError(f"Invalid number of objects to return {num_returns}.")
+    if num_returns > len(ray_waitables):
+        raise ValueError(
+            "num_returns cannot be greater than the number of ray_waitables provided to wait()."
+        )
+    return _core.wait(ray_waitables, num_returns, timeout, fetch_local)

@@ -1,0 +1,75 @@
+"""What this process knows about its connection. One record per process; the fork of a user's
+process resets it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+
+class ProcessState:
+    """Owned by the main thread while connecting; read by everybody afterwards."""
+
+    def __init__(self):
+        self.pid = os.getpid()
+        self.mode: str | None = None  # None, "driver", "worker" or "tool"
+        self.session: dict = {}  # what the daemon's Welcome said
+        self.namespace = ""
+        self.job_id = 0
+        self.job_runtime_env: dict = {}
+        self.context = None  # what init() returned
+        self.daemon = None  # _daemon.Daemon that this process started
+        self.generation = 0  # grows with every connection: caches of ids are tagged with it
+        self.lock = threading.RLock()
+
+
+state = ProcessState()
+
+
+def _forget_after_fork() -> None:
+    """The engine of the parent is unusable in a child: start from nothing, as if never
+    connected.
+    """
+    generation = state.generation + 1
+    state.__init__()
+    state.generation = generation
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def connected() -> bool:
+    """Whether this process is connected to a cluster."""
+    return state.mode is not None
+
+
+def in_worker() -> bool:
+    """Whether this process is a worker."""
+    return state.mode == "worker"
+
+
+def ensure_connected() -> ProcessState:
+    """The state of this process; starts or joins a cluster first when there is none (Ray's
+    automatic init).
+    """
+    if state.mode is None:
+        from . import _cluster
+
+        _cluster.auto_init()
+    return state
+
+
+def become_worker(
+    session: dict,
+    namespace: str = "",
+    job_id: int | None = None,
+    job_runtime_env: dict | None = None,
+) -> None:
+    """Called once by a worker after it has connected: from now on the public API works here."""
+    state.mode = "worker"
+    state.session = session
+    state.namespace = namespace
+    state.job_id = session.get("job", 0) if job_id is None else job_id
+    state.job_runtime_env = job_runtime_env or {}
+    state.generation += 1
