@@ -1,0 +1,48 @@
+"""Entry point: the list of commands. Each lives in a module of its own that is imported when it
+runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from . import observe, run, start
+from .output import fail
+
+app = typer.Typer(
+    name="sheaf",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Distributed tasks, actors and objects: start clusters, watch them, run scripts.",
+)
+
+app.command("start")(start.start)
+app.command("stop")(start.stop)
+app.command("status")(observe.status)
+app.command("list")(observe.list_rows)
+app.command("summary")(observe.summary)
+app.command("logs")(observe.logs)
+app.command("timeline")(observe.timeline)
+app.command("memory")(observe.memory)
+app.command("run", context_settings=run.PASS_ON)(run.run)
+app.command("microbenchmark", context_settings=run.PASS_ON)(run.microbenchmark)
+app.command("doctor")(run.doctor)
+app.command("version")(run.version)
+
+
+def main() -> None:
+    """Runs the command of ``sys.argv``; exit status 1 with one sentence for what goes wrong."""
+    try:
+        app()
+    except (ConnectionError, PermissionError, RuntimeError, ValueError) as error:
+        fail(str(error) or type(error).__name__)
+    except BrokenPipeError:
+        sys.stderr.close()  # `sheaf list tasks | head`
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""``sheaf run``, ``microbenchmark``, ``doctor`` and ``version``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Optional
+
+import typer
+
+PASS_ON = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "allow_interspersed_args": False,
+}
+
+
+def run(
+    context: typer.Context,
+    script: str = typer.Argument(..., help="A Python script; its arguments follow."),
+    as_ray: bool = typer.Option(
+        False, "--as-ray", help="Let 'import ray' mean sheaf, in workers too."
+    ),
+    address: Optional[str] = typer.Option(None, help="Cluster to use; default: one of its own."),
+) -> None:
+    """Run a script; ends with the script's exit status."""
+    if not os.path.exists(script):
+        raise ValueError(f"There is no file {script}.")
+    if address:
+        os.environ["SHEAF_ADDRESS"] = address
+    command = [
+        sys.executable,
+        "-m",
+        "sheaf._run",
+        *(["--as-ray"] if as_ray else []),
+        script,
+        *context.args,
+    ]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
+def microbenchmark(context: typer.Context) -> None:
+    """Measure calls, objects and actors of this machine beside their floors (--help lists its
+    options).
+    """
+    from .._perf.suite import main
+
+    raise typer.Exit(main(context.args))
+
+
+def version() -> None:
+    """Print the version."""
+    from .._version import __version__
+
+    print(f"sheaf {__version__} (Python {'.'.join(map(str, sys.version_info[:3]))})")
+
+
+def doctor(as_json: bool = typer.Option(False, "--json", help="Print JSON.")) -> None:
+    """Check this machine and installation, and say what limits the speed. Exit status 1 when
+    something is broken.
+    """
+    from .doctor import examine
+    from .output import print_json, print_table
+
+    findings = examine()
+    if as_json:
+        print_json(findings)
+    else:
+        print_table(findings, ["check", "result", "finding"])
+    raise typer.Exit(1 if any(row["result"] == "FAIL" for row in findings) else 0)

@@ -1,0 +1,150 @@
+"""``sheaf start`` and ``sheaf stop``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import List, Optional
+
+import typer
+
+from .output import fail, print_json
+
+
+def start(
+    head: bool = typer.Option(False, "--head", help="Start a new cluster on this machine."),
+    address: Optional[str] = typer.Option(
+        None, help="Join the cluster at this address with a further node."
+    ),
+    num_cpus: Optional[float] = typer.Option(
+        None, help="CPUs for tasks; default: all that this process may use."
+    ),
+    num_gpus: Optional[float] = typer.Option(
+        None, help="GPUs for tasks; default: those that are visible."
+    ),
+    resources: Optional[str] = typer.Option(
+        None, help='Further resources as JSON, e.g. {"licence": 2}.'
+    ),
+    labels: Optional[str] = typer.Option(
+        None, help='Labels of the node as JSON, or "key=value,key=value".'
+    ),
+    object_store_memory: Optional[int] = typer.Option(
+        None, help="Size of the object store in bytes."
+    ),
+    config: Optional[List[str]] = typer.Option(None, help="A setting NAME=VALUE; may be repeated."),
+    session_dir: Optional[str] = typer.Option(
+        None, help="The session's directory; one that exists is continued."
+    ),
+    block: bool = typer.Option(False, help="Stay until the cluster ends."),
+    as_json: bool = typer.Option(False, "--json", help="Print the cluster's description as JSON."),
+) -> None:
+    """Start a cluster on this machine that outlives this command."""
+    if address is not None and not head:
+        fail("Joining a cluster of another machine (--address) is not supported by this version.")
+    if not head:
+        fail("Say --head to start a new cluster on this machine.")
+    from .._cluster import _check_arguments, node_arguments
+    from .._daemon import Daemon
+
+    settings = dict(_setting(text) for text in config or ())
+    amounts, node_labels = _mapping(resources, "--resources"), _mapping(labels, "--labels")
+    _check_arguments(num_cpus, num_gpus, amounts, node_labels, object_store_memory, None, None)
+    arguments = node_arguments(
+        num_cpus, num_gpus, amounts, node_labels, object_store_memory, settings
+    )
+    if session_dir:
+        arguments += ["--session-dir", os.path.abspath(session_dir)]
+    daemon = Daemon(["--head", *arguments])
+    description = daemon.ready()
+    if as_json:
+        print_json(description)
+    else:
+        print(
+            f"Sheaf runs: {daemon.session_dir}\n\n"
+            '  in Python:  sheaf.init(address="auto")   or   '
+            f"sheaf.init(address={daemon.session_dir!r})\n"
+            f"  to look:    sheaf status\n  to end it:  sheaf stop"
+        )
+    if block:
+        _stay(daemon)
+
+
+def _stay(daemon) -> None:
+    try:
+        while not daemon.wait(3600.0):
+            pass
+    except KeyboardInterrupt:
+        daemon.stop()
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        fail(f"--config {text}: NAME=VALUE is needed")
+    return name, value
+
+
+def _mapping(text: Optional[str], option: str):
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        parts = [part.partition("=") for part in text.split(",")]
+        if not all(separator for _, separator, _ in parts):
+            fail(f"{option}: {text!r} is neither JSON nor key=value,...")
+        value = {key.strip(): item.strip() for key, _, item in parts}
+    if not isinstance(value, dict):
+        fail(f"{option}: {text!r} is not a JSON object")
+    return value
+
+
+def stop(
+    address: Optional[str] = typer.Option(
+        None, help="Session directory; default: the newest cluster from 'start'."
+    ),
+    everything: bool = typer.Option(
+        False, "--all", help="All clusters that this user started by 'sheaf start'."
+    ),
+    timeout: float = typer.Option(10.0, help="Seconds until the cluster is killed."),
+) -> None:
+    """End a cluster that was started by 'sheaf start'. Clusters inside of other programs are left
+    alone.
+    """
+    from .._daemon import live_clusters, read_cluster
+
+    started = [cluster for cluster in live_clusters() if not cluster.get("embedded")]
+    if address is not None:
+        cluster = read_cluster(address.removesuffix("/sheafd.sock"))
+        if cluster is None:
+            fail(f"No cluster runs in {address}.")
+        started = [cluster]
+    if not started:
+        fail("No cluster started by 'sheaf start' runs on this machine.")
+    for cluster in started if everything or address else started[:1]:
+        _stop_one(cluster, timeout)
+        print(f"Stopped {cluster['session_dir']}")
+
+
+def _stop_one(cluster: dict, timeout: float) -> None:
+    from .._daemon import read_cluster
+
+    pid = int(cluster["pid"])
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if read_cluster(cluster["session_dir"]) is None and not _alive(pid):
+            return
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + timeout
+        while _alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+def _alive(pid: int) -> bool:
+    from .._daemon import _start_time
+
+    return _start_time(pid) != 0

@@ -1,0 +1,22 @@
+"""``_config``: settings of the connected cluster by name."""
+
+from __future__ import annotations
+
+
+class _Config:
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def setting(*args):
+            from .._state import state
+
+            try:
+                return state.session["config"][name]
+            except KeyError:
+                raise AttributeError(f"The cluster has no setting {name!r}") from None
+
+        return setting
+
+
+_config = _Config()
