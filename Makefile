@@ -12,7 +12,7 @@ env:
 	@cmake/env.sh $(PYTHON) $(VENV)
 
 demo: env
-	@$(VENV)/bin/python examples/demo.py
+	@$(VENV)/bin/python examples/demo/demo.py
 
 test: env
 	@$(VENV)/bin/python tests/run.py

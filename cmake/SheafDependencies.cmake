@@ -4,6 +4,9 @@ find_package(fmt REQUIRED)           # libfmt-dev
 find_package(spdlog REQUIRED)        # libspdlog-dev
 find_package(tomlplusplus REQUIRED)  # libtomlplusplus-dev
 find_package(SQLite3 REQUIRED)       # libsqlite3-dev
+if(NOT TARGET SQLite3::SQLite3)      # its name since CMake 4.3
+  add_library(SQLite3::SQLite3 ALIAS SQLite::SQLite3)
+endif()
 if(SHEAF_BUILD_TESTS)
   find_package(GTest REQUIRED)       # libgtest-dev
 endif()

@@ -65,9 +65,9 @@ function(sheaf_shared_library)
   add_library(sheaf SHARED ${objects})
   add_library(Sheaf::sheaf ALIAS sheaf)
   target_link_libraries(sheaf PRIVATE ${libraries} PUBLIC Threads::Threads)
-  target_link_options(sheaf PRIVATE -Wl,-Bsymbolic-functions -Wl,--no-undefined)
-  if(SHEAF_SANITIZE)  # the sanitizers' runtime comes with the executable
-    target_link_options(sheaf PRIVATE -Wl,--undefined-version -Wl,-z,undefs)
+  target_link_options(sheaf PRIVATE -Wl,-Bsymbolic-functions)
+  if(NOT SHEAF_SANITIZE)  # a sanitizer's runtime may come with the executable
+    target_link_options(sheaf PRIVATE -Wl,--no-undefined)
   endif()
   target_include_directories(sheaf PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>

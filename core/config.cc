@@ -20,9 +20,8 @@ namespace {
 
 constexpr std::string_view kPrefix = "SHEAF_";
 
-// Variables of ours that are no configuration: read by the launchers, the Python package, builds and tests.
-constexpr std::string_view kOtherVariables[] = {"SHEAF_CONFIG", "SHEAF_FAULT", "SHEAF_ADDRESS"};
-constexpr std::string_view kOtherPrefixes[] = {"SHEAF_INTERNAL_", "SHEAF_TEST_", "SHEAF_BUILD_", "SHEAF_BENCH_"};
+// Builds, tests and benchmarks name theirs freely.
+constexpr std::string_view kFreePrefixes[] = {"SHEAF_TEST_", "SHEAF_BUILD_", "SHEAF_BENCH_"};
 
 struct Unit {
   std::string_view name;
@@ -141,6 +140,10 @@ std::string config_markdown() {
     out += "| `" + std::string(key.key) + "` | " + type + " | " + fallback + " | `" + config_env_name(key.key) + "` | " +
            std::string(key.doc) + " |\n";
   }
+  out += "\nVariables that are no configuration:\n\n| variable | meaning |\n|---|---|\n";
+  for (const OtherVariable& variable : other_variables()) {
+    out += "| `" + std::string(variable.name) + "` | " + std::string(variable.doc) + " |\n";
+  }
   return out;
 }
 
@@ -197,8 +200,8 @@ Status Config::apply_environment(const std::map<std::string, std::string>& envir
   for (auto it = environment.lower_bound(std::string(kPrefix)); it != environment.end(); ++it) {
     const auto& [name, text] = *it;
     if (!name.starts_with(kPrefix)) break;
-    if (std::ranges::find(kOtherVariables, name) != std::end(kOtherVariables)) continue;
-    if (std::ranges::any_of(kOtherPrefixes, [&](std::string_view p) { return name.starts_with(p); })) continue;
+    if (std::ranges::any_of(kFreePrefixes, [&](std::string_view p) { return name.starts_with(p); })) continue;
+    if (std::ranges::any_of(other_variables(), [&](const OtherVariable& v) { return name == v.name; })) continue;
     auto known = names.find(name);
     if (known == names.end()) {
       std::string close = nearest(name, config_env_name);

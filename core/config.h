@@ -30,9 +30,17 @@ struct ConfigKey {
 };
 
 std::span<const ConfigKey> config_schema();
+
+// SHEAF_* environment variables that are no configuration; any further one is an error.
+struct OtherVariable {
+  std::string_view name;
+  std::string_view doc;
+};
+std::span<const OtherVariable> other_variables();
+
 // SHEAF_STORE_MEMORY for "store.memory".
 std::string config_env_name(std::string_view key);
-// The contents of docs/configuration.md's table; a test compares them.
+// The tables of docs/configuration.md; a test compares them.
 std::string config_markdown();
 
 class Config {

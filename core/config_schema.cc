@@ -49,7 +49,28 @@ constexpr ConfigKey kSchema[] = {
     {"trace.events", kInt, "16384", 0, 1 << 24, "Events kept in a daemon's trace ring; 0 turns tracing off."},
 };
 
+constexpr OtherVariable kOther[] = {
+    {"SHEAF_ADDRESS", "The cluster that `sheaf.init()` and the command line join."},
+    {"SHEAF_AS_RAY", "Set in workers of a driver that runs `as_ray`."},
+    {"SHEAF_CLOUD_INSTANCE_ID", "A name of the machine, shown by `list nodes`."},
+    {"SHEAF_COLOR", "Colours of log prefixes: 0 turns them off."},
+    {"SHEAF_CONFIG", "The configuration file, when none is named on the command line."},
+    {"SHEAF_CPP_LIBRARY", "Set for C++ workers: the user's shared library."},
+    {"SHEAF_CPP_SLOTS", "Set for C++ workers: tasks run at a time."},
+    {"SHEAF_DEDUP_LOGS", "0: worker lines that repeat are all passed on to the driver."},
+    {"SHEAF_DEMO_CPP", "The demo's C++ driver, where it is not found by itself."},
+    {"SHEAF_FAULT", "Fault points for tests, see `core/fault.h`."},
+    {"SHEAF_JOB_RUNTIME_ENV", "The job's runtime environment, for drivers that are started by the command line."},
+    {"SHEAF_SHEAFD", "The `sheafd` program to start instead of the installed one."},
+    {"SHEAF_TMPDIR", "Folder that holds session directories."},
+    {"SHEAF_WORKER", "Set in worker processes."},
+    {"SHEAF_WORKER_PROCESS", "Set in worker processes."},
+    {"SHEAF_WORKING_DIR", "Set in workers: the runtime environment's working directory."},
+};
+
 }  // namespace
+
+std::span<const OtherVariable> other_variables() { return kOther; }
 
 std::span<const ConfigKey> config_schema() { return kSchema; }
 
