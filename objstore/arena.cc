@@ -28,10 +28,12 @@ uint64_t round_up(uint64_t value, uint64_t step) { return (value + step - 1) / s
 
 // A shared mapping that starts on a 2 MB boundary, so that huge pages can be mapped as such.
 std::byte* map_aligned(int fd, uint64_t bytes, int protection) {
-  void* room = mmap(nullptr, bytes + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* room = mmap(nullptr, bytes + kHugePage, PROT_NONE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (room == MAP_FAILED) return nullptr;
   auto* start = static_cast<std::byte*>(room);
-  auto* aligned = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<uint64_t>(start), kHugePage));
+  auto* aligned =
+      reinterpret_cast<std::byte*>(round_up(reinterpret_cast<uint64_t>(start), kHugePage));
   if (aligned > start) munmap(start, static_cast<size_t>(aligned - start));
   if (size_t tail = static_cast<size_t>(start + kHugePage - aligned)) munmap(aligned + bytes, tail);
   if (mmap(aligned, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
@@ -72,7 +74,7 @@ struct Arena::Prefault {
   std::byte* base = nullptr;
   uint64_t bytes = 0;
   ArenaOptions options;
-  std::mutex commit_mutex;                 // held during fallocate: the loop and the thread both commit
+  std::mutex commit_mutex;  // held during fallocate: the loop and the thread both commit
   std::atomic<uint64_t> committed{0};
   std::atomic<uint64_t> touched{0};
   std::atomic<uint64_t> target{0};
@@ -90,8 +92,8 @@ struct Arena::Prefault {
     do rc = fallocate(fd, 0, static_cast<off_t>(from), static_cast<off_t>(end - from));
     while (rc != 0 && errno == EINTR);
     if (rc != 0 && errno != EOPNOTSUPP) {
-      return Status::from_errno(fmt::format("the object store's memory cannot grow beyond {} MiB", from >> 20),
-                                errno);
+      return Status::from_errno(
+          fmt::format("the object store's memory cannot grow beyond {} MiB", from >> 20), errno);
     }
     committed.store(end, std::memory_order_release);
     return {};
@@ -136,12 +138,14 @@ Result<Arena> Arena::create(uint64_t bytes, const ArenaOptions& options) {
   return create_on(file.fd, file.backing, bytes, options);
 }
 
-Result<Arena> Arena::create_on(int fd, ArenaBacking backing, uint64_t bytes, const ArenaOptions& options) {
+Result<Arena> Arena::create_on(int fd, ArenaBacking backing, uint64_t bytes,
+                               const ArenaOptions& options) {
   Arena arena;
   arena.fd_ = fd;
   arena.bytes_ = round_up(bytes, kHugePage);
   arena.backing_ = to_string(backing);
-  if (ftruncate(fd, static_cast<off_t>(arena.bytes_)) != 0) return Status::from_errno("sizing the arena", errno);
+  if (ftruncate(fd, static_cast<off_t>(arena.bytes_)) != 0)
+    return Status::from_errno("sizing the arena", errno);
   SHEAF_TRY(arena.map_both());
   arena.prefault_ = new Prefault;
   arena.prefault_->fd = arena.fd_;

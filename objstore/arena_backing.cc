@@ -68,8 +68,8 @@ bool write_file(const char* path, const char* text) {
   return n == static_cast<ssize_t>(std::strlen(text));
 }
 
-// In the forked child: only system calls, as the parent may have threads. The mount dies with this process's
-// namespace; the file lives on by its descriptor.
+// In the forked child: only system calls, as the parent may have threads. The mount dies with this
+// process's namespace; the file lives on by its descriptor.
 [[noreturn]] void namespace_child(int sock, const char* mount_options, const char* uid_map,
                                   const char* gid_map) {
   bool separate = geteuid() == 0 && unshare(CLONE_NEWNS) == 0;
@@ -81,7 +81,8 @@ bool write_file(const char* path, const char* text) {
   }
   if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) _exit(4);
   for (const char* where : {"/tmp", "/dev/shm", "/mnt"}) {
-    if (mount("tmpfs", where, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, mount_options) != 0) continue;
+    if (mount("tmpfs", where, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, mount_options) != 0)
+      continue;
     int fd = open(where, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd >= 0) _exit(send_fd(sock, fd) ? 0 : 5);
   }

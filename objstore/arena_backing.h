@@ -1,5 +1,6 @@
-// Where the arena's file comes from: tries the kinds of memory in order and makes an unlinked, private file of the
-// given size. Nothing stays visible in any file system. Stateless; the daemon calls it once at start.
+// Where the arena's file comes from: tries the kinds of memory in order and makes an unlinked,
+// private file of the given size. Nothing stays visible in any file system. Stateless; the daemon
+// calls it once at start.
 #pragma once
 
 #include <cstdint>

@@ -45,11 +45,13 @@ struct ZeroShift {
     }
   }
   uint32_t operator()(uint32_t crc) const {
-    return tables[0][crc & 0xff] ^ tables[1][crc >> 8 & 0xff] ^ tables[2][crc >> 16 & 0xff] ^ tables[3][crc >> 24];
+    return tables[0][crc & 0xff] ^ tables[1][crc >> 8 & 0xff] ^ tables[2][crc >> 16 & 0xff] ^
+           tables[3][crc >> 24];
   }
 };
 
-constexpr size_t kLane = 4096;  // bytes per stream; three streams hide the instruction's latency of 3 cycles
+// Bytes per stream; three streams hide the instruction's latency of 3 cycles.
+constexpr size_t kLane = 4096;
 
 uint64_t load64(const unsigned char* p) {
   uint64_t v;
@@ -57,7 +59,8 @@ uint64_t load64(const unsigned char* p) {
   return v;
 }
 
-__attribute__((target("sse4.2"))) uint32_t crc_sse42(const unsigned char* p, size_t size, uint32_t crc32) {
+__attribute__((target("sse4.2"))) uint32_t crc_sse42(const unsigned char* p, size_t size,
+                                                     uint32_t crc32) {
   static const ZeroShift shift(kLane);
   uint64_t crc = crc32;
   for (; size >= 3 * kLane; p += 3 * kLane, size -= 3 * kLane) {

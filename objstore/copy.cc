@@ -13,8 +13,10 @@ namespace {
 #if defined(__x86_64__)
 constexpr size_t kLine = 64;
 
-// Source and destination do not overlap; the source is read once, in order, so plain loads are prefetched well.
-__attribute__((target("avx2"))) void stream_avx2(std::byte* dst, const std::byte* src, size_t size) {
+// Source and destination do not overlap; the source is read once, in order, so plain loads are
+// prefetched well.
+__attribute__((target("avx2"))) void stream_avx2(std::byte* dst, const std::byte* src,
+                                                 size_t size) {
   size_t head = (kLine - reinterpret_cast<uintptr_t>(dst) % kLine) % kLine;
   std::memcpy(dst, src, head);
   dst += head;

@@ -10,7 +10,8 @@ namespace sheaf::objstore {
 namespace {
 
 constexpr uint64_t kPage = 4096, kHugePage = 2ull << 20;
-constexpr int kCandidates = 8;   // free ranges tried as they are before one surely large enough is taken
+// Free ranges tried as they are before one surely large enough is taken.
+constexpr int kCandidates = 8;
 
 uint64_t round_up(uint64_t value, uint64_t step) { return (value + step - 1) / step * step; }
 
@@ -60,7 +61,8 @@ std::optional<uint64_t> ExtentAllocator::allocate(uint64_t size, uint64_t alignm
 
 void ExtentAllocator::release(uint64_t offset, uint64_t size) {
   size = rounded_size(size);
-  SHEAF_CHECK(size > 0 && offset % kObjectAlignment == 0 && size <= capacity_ && offset <= capacity_ - size);
+  SHEAF_CHECK(size > 0 && offset % kObjectAlignment == 0 && size <= capacity_ &&
+              offset <= capacity_ - size);
   SHEAF_CHECK(size <= used_);
   used_ -= size;
   auto next = by_offset_.lower_bound(offset);

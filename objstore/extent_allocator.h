@@ -1,9 +1,10 @@
-// Which byte ranges of the arena are free. Offsets only: it never touches memory, so nothing a client writes can
-// corrupt it.
+// Which byte ranges of the arena are free. Offsets only: it never touches memory, so nothing a
+// client writes can corrupt it.
 //
-// Best fit, lowest offset among equals; neighbours are joined at once. Freed (warm) ranges are smaller than the untouched
-// rest and lie below it, so they are used first. Ranges are multiples of 64 bytes; from 1 MB on they start on a 4 KB
-// boundary, from 32 MB on a 2 MB boundary. O(log n). Owned by the daemon's control loop.
+// Best fit, lowest offset among equals; neighbours are joined at once. Freed (warm) ranges are
+// smaller than the untouched rest and lie below it, so they are used first. Ranges are multiples of
+// 64 bytes; from 1 MB on they start on a 4 KB boundary, from 32 MB on a 2 MB boundary. O(log n).
+// Owned by the daemon's control loop.
 #pragma once
 
 #include <cstdint>

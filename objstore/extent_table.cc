@@ -33,14 +33,15 @@ void ExtentTable::cancel(const Locator& locator) {
 
 Status ExtentTable::seal(ProcessId sender, const Locator& locator) {
   auto refuse = [&](const char* why) {
-    return Status(StatusCode::kInvalidArgument, fmt::format("process {} seals at offset {}: {}", sender,
-                                                            locator.offset, why));
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("process {} seals at offset {}: {}", sender, locator.offset, why));
   };
   if (auto it = extents_.find(locator.offset); it != extents_.end()) {
     Extent& extent = it->second;
     if (extent.generation != locator.generation) return refuse("stale generation");
     if (extent.owner != sender) return refuse("another process's extent");
-    if (ExtentAllocator::rounded_size(kHeaderBytes + locator.length) > extent.size) return refuse("too long");
+    if (ExtentAllocator::rounded_size(kHeaderBytes + locator.length) > extent.size)
+      return refuse("too long");
     if (extent.sealed) return Status(StatusCode::kAlreadyExists, "the extent is sealed already");
     extent.sealed = true;
     return {};
@@ -63,8 +64,8 @@ Status ExtentTable::seal(ProcessId sender, const Locator& locator) {
 
 Status ExtentTable::abort(ProcessId sender, const Locator& locator) {
   auto it = extents_.find(locator.offset);
-  if (it == extents_.end() || it->second.generation != locator.generation || it->second.owner != sender ||
-      it->second.sealed) {
+  if (it == extents_.end() || it->second.generation != locator.generation ||
+      it->second.owner != sender || it->second.sealed) {
     return Status(StatusCode::kInvalidArgument, "no unsealed extent of that process is there");
   }
   cancel(locator);
@@ -78,18 +79,22 @@ void ExtentTable::release(const Locator& locator) {
     return;
   }
   SlabIt slab = slab_of(locator.offset);
-  SHEAF_CHECK(slab != slabs_.end() && slab->second.generation == locator.generation && slab->second.live > 0);
+  SHEAF_CHECK(slab != slabs_.end() && slab->second.generation == locator.generation &&
+              slab->second.live > 0);
   if (--slab->second.live == 0 && slab->second.owner == kNoProcess) free_slab(slab);
 }
 
-std::vector<ExtentTable::LostRecord> ExtentTable::recover_sealed(ProcessId process, const std::byte* base) {
+std::vector<ExtentTable::LostRecord> ExtentTable::recover_sealed(ProcessId process,
+                                                                 const std::byte* base) {
   std::vector<LostRecord> lost;
   for (auto& [offset, slab] : slabs_) {
     if (slab.owner != process) continue;
     for (const SealedRecord& record : read_sealed(base + offset, kSlabBytes, slab.generation)) {
       if (!slab.seen.insert(record.offset).second) continue;
       ++slab.live;
-      lost.push_back({{node_, 0, MemoryKind::kHost, slab.generation, offset + record.offset, record.length}, record});
+      lost.push_back(
+          {{node_, 0, MemoryKind::kHost, slab.generation, offset + record.offset, record.length},
+           record});
     }
   }
   return lost;
@@ -125,11 +130,13 @@ bool ExtentTable::reapable(uint64_t offset, const Slab& slab, const std::byte* b
   if (slab.live > 0) return false;
   if (slab.owner == kNoProcess) return true;
   // A message about a sealed object may still be on its way: its record says so.
-  return slab_is_retired(base + offset) && count_sealed(base + offset, slab.generation) == slab.seen.size();
+  return slab_is_retired(base + offset) &&
+         count_sealed(base + offset, slab.generation) == slab.seen.size();
 }
 
 bool ExtentTable::in_slab(uint64_t offset) const {
-  return const_cast<ExtentTable*>(this)->slab_of(offset) != const_cast<ExtentTable*>(this)->slabs_.end();
+  return const_cast<ExtentTable*>(this)->slab_of(offset) !=
+         const_cast<ExtentTable*>(this)->slabs_.end();
 }
 
 ExtentTable::SlabIt ExtentTable::slab_of(uint64_t offset) {

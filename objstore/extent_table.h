@@ -1,7 +1,9 @@
-// What every allocated byte range of the arena is: an extent of one object, or a slab of many; whose; sealed or not.
+// What every allocated byte range of the arena is: an extent of one object, or a slab of many;
+// whose; sealed or not.
 //
-// Owned by the daemon's control loop. Reads slab headers (never trusts them beyond their own slab), writes them only
-// when a slab is leased. Every extent has a generation of its own, so that a stale locator is recognised.
+// Owned by the daemon's control loop. Reads slab headers (never trusts them beyond their own slab),
+// writes them only when a slab is leased. Every extent has a generation of its own, so that a stale
+// locator is recognised.
 #pragma once
 
 #include <cstddef>
@@ -25,12 +27,14 @@ class ExtentTable {
 
   // Nothing when no free range fits. `owner` may write there until it seals, aborts or dies.
   std::optional<Locator> allocate(ProcessId owner, uint64_t payload_bytes);
-  // `offset` is the slab's start, `length` its size. The caller formats it once its memory is committed.
+  // `offset` is the slab's start, `length` its size. The caller formats it once its memory is
+  // committed.
   std::optional<Locator> allocate_slab(ProcessId owner);
   // Takes back an extent or slab that nobody has been told of.
   void cancel(const Locator& locator);
 
-  // `sender` says that an object is sealed at `locator`. kInvalidArgument: not its extent. kAlreadyExists: said before.
+  // `sender` says that an object is sealed at `locator`. kInvalidArgument: not its extent.
+  // kAlreadyExists: said before.
   Status seal(ProcessId sender, const Locator& locator);
   // The writer gives an unsealed direct extent back. kInvalidArgument when it has none there.
   Status abort(ProcessId sender, const Locator& locator);
@@ -38,10 +42,11 @@ class ExtentTable {
   void release(const Locator& locator);
 
   struct LostRecord { Locator locator; SealedRecord record; };
-  // The process is dead. Returns the objects that its slabs record as sealed but that no message announced; they count
-  // as sealed from now on.
+  // The process is dead. Returns the objects that its slabs record as sealed but that no message
+  // announced; they count as sealed from now on.
   std::vector<LostRecord> recover_sealed(ProcessId process, const std::byte* base);
-  // Its address space is gone, so it writes no more: what it has not sealed is free. recover_sealed() comes first.
+  // Its address space is gone, so it writes no more: what it has not sealed is free.
+  // recover_sealed() comes first.
   void process_gone(ProcessId process);
   // Frees slabs that their writers retired and in which nothing lives. Returns how many.
   size_t reap_slabs(const std::byte* base);

@@ -37,7 +37,8 @@ uint64_t limit_of_line(const std::string& line, const std::string& root) {
   std::string controllers = line.substr(first + 1, second - first - 1);
   std::string group = line.substr(second + 1);
   if (controllers.empty()) {
-    return std::min(tightest(root, group, "memory.max"), tightest(root + "/unified", group, "memory.max"));
+    return std::min(tightest(root, group, "memory.max"),
+                    tightest(root + "/unified", group, "memory.max"));
   }
   std::stringstream names(controllers);
   for (std::string name; std::getline(names, name, ',');) {

@@ -1,5 +1,5 @@
-// How much memory this process may use: the tightest of its cgroups' limits (v2 and v1, every ancestor) and what the
-// machine has available. Read once at start; no state.
+// How much memory this process may use: the tightest of its cgroups' limits (v2 and v1, every
+// ancestor) and what the machine has available. Read once at start; no state.
 #pragma once
 
 #include <cstdint>

@@ -25,11 +25,12 @@ bool ObjectTable::is_unknown(const ObjectId& id) const {
   return e != nullptr && !e->known && !e->subscribers.empty();
 }
 
-// ---- References -------------------------------------------------------------------------------------------------------
+// ---- References ---------------------------------------------------------------------------------
 
 bool ObjectTable::is_dead(const Entry& e) {
   if (e.containers > 0) return false;
-  return std::none_of(e.holds.begin(), e.holds.end(), [](const auto& hold) { return hold.second > 0; });
+  return std::none_of(e.holds.begin(), e.holds.end(),
+                      [](const auto& hold) { return hold.second > 0; });
 }
 
 void ObjectTable::consider(const ObjectId& id, Entry& e) {
@@ -41,7 +42,8 @@ void ObjectTable::consider(const ObjectId& id, Entry& e) {
 void ObjectTable::add_hold(const ObjectId& id, Entry& e, ProcessId process, int32_t delta) {
   ProcessRow* r = row(process);
   if (r != nullptr) {
-    auto it = std::find_if(e.holds.begin(), e.holds.end(), [&](const auto& h) { return h.first == process; });
+    auto it = std::find_if(e.holds.begin(), e.holds.end(),
+                           [&](const auto& h) { return h.first == process; });
     if (it == e.holds.end()) it = e.holds.insert(it, {process, 0});
     it->second += delta;
     if (it->second == 0) {
@@ -55,7 +57,8 @@ void ObjectTable::add_hold(const ObjectId& id, Entry& e, ProcessId process, int3
   consider(id, e);
 }
 
-void ObjectTable::hold(ProcessId process, std::span<const ObjectId> add, std::span<const ObjectId> drop) {
+void ObjectTable::hold(ProcessId process, std::span<const ObjectId> add,
+                       std::span<const ObjectId> drop) {
   if (row(process) == nullptr) return;
   for (const ObjectId& id : add) add_hold(id, entries_[id], process, +1);
   for (const ObjectId& id : drop) add_hold(id, entries_[id], process, -1);
@@ -85,9 +88,10 @@ void ObjectTable::collect(const ObjectId& id, Actions& out) {
   if (e->holds.empty() && e->subscribers.empty()) entries_.erase(id);
 }
 
-// ---- Values -------------------------------------------------------------------------------------------------------------
+// ---- Values -------------------------------------------------------------------------------------
 
-bool ObjectTable::take_value(const ObjectId& id, Entry& e, std::span<const ObjectId> contained, Actions& out) {
+bool ObjectTable::take_value(const ObjectId& id, Entry& e, std::span<const ObjectId> contained,
+                             Actions& out) {
   e.known = true;
   if (e.state != ValueState::kPending) {
     if (!e.replaceable) return false;
@@ -101,8 +105,8 @@ bool ObjectTable::take_value(const ObjectId& id, Entry& e, std::span<const Objec
   return true;
 }
 
-void ObjectTable::seal(ProcessId sender, const ObjectId& id, const Locator& locator, ProcessId holder,
-                       std::span<const ObjectId> contained, Actions& out) {
+void ObjectTable::seal(ProcessId sender, const ObjectId& id, const Locator& locator,
+                       ProcessId holder, std::span<const ObjectId> contained, Actions& out) {
   Entry& e = entries_[id];
   add_hold(id, e, holder == kNoProcess ? sender : holder, +1);
   if (!take_value(id, e, contained, out)) {
@@ -138,7 +142,8 @@ void ObjectTable::publish(ProcessId sender, const ObjectId& id, ValueState state
 void ObjectTable::free(std::span<const ObjectId> ids, Actions& out) {
   for (const ObjectId& id : ids) {
     Entry* e = find_mutable(id);
-    if (e != nullptr && e->known && e->state != ValueState::kError) lose(id, *e, LossCause::kFreed, out);
+    if (e != nullptr && e->known && e->state != ValueState::kError)
+      lose(id, *e, LossCause::kFreed, out);
   }
 }
 
@@ -172,9 +177,10 @@ void ObjectTable::lose(const ObjectId& id, Entry& e, LossCause cause, Actions& o
   resolve(id, e, out);
 }
 
-// ---- Subscriptions ------------------------------------------------------------------------------------------------------
+// ---- Subscriptions ------------------------------------------------------------------------------
 
-void ObjectTable::subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, Actions& out) {
+void ObjectTable::subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore,
+                            Actions& out) {
   ProcessRow* r = row(process);
   if (r == nullptr) return;
   for (const ObjectId& id : ids) {
@@ -210,7 +216,8 @@ bool ObjectTable::try_answer(const ObjectId& id, Entry& e, Entry::Subscriber to,
 void ObjectTable::resolve(const ObjectId& id, Entry& e, Actions& out) {
   std::vector<Entry::Subscriber> waiting = std::exchange(e.subscribers, {});
   for (ProcessId p : e.publishers) {
-    if (ProcessRow* r = row(p)) r->interests.erase(id);  // it has a value: its publisher's death changes nothing
+    if (ProcessRow* r = row(p))
+      r->interests.erase(id);  // it has a value: its publisher's death changes nothing
   }
   for (const Entry::Subscriber& s : waiting) {
     if (!try_answer(id, e, s, out)) e.subscribers.push_back(s);

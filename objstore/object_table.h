@@ -1,10 +1,11 @@
 // The node's table of objects as a pure state machine: no I/O, no clock, no memory of the arena.
 //
-// Methods append Actions for the store to perform. Guarantees: an object with a value stays while a live process holds it
-// or an object that contains it lives; after the last of both it is freed by the second quiesce() that follows; the first
-// value of an object is its value; each subscription is answered once, and can be made again. Hold counts are signed:
-// messages of different processes may arrive in any order. An entry lives until each of its counts is back at zero.
-// Owned by the daemon's control loop.
+// Methods append Actions for the store to perform. Guarantees: an object with a value stays while a
+// live process holds it or an object that contains it lives; after the last of both it is freed by
+// the second quiesce() that follows; the first value of an object is its value; each subscription
+// is answered once, and can be made again. Hold counts are signed: messages of different processes
+// may arrive in any order. An entry lives until each of its counts is back at zero. Owned by the
+// daemon's control loop.
 #pragma once
 
 #include <cstddef>
@@ -41,7 +42,8 @@ struct SpillPlace {
   bool operator==(const SpillPlace&) const = default;
 };
 
-// What a subscriber is told. kInline, kError: `bytes`. kArena: `locator`. kSpilled: it asked not to restore.
+// What a subscriber is told. kInline, kError: `bytes`. kArena: `locator`. kSpilled: it asked not to
+// restore.
 struct ObjectEvent {
   ObjectId id;
   ValueState state = ValueState::kPending;
@@ -50,12 +52,17 @@ struct ObjectEvent {
 };
 
 struct NotifyReady { ProcessId process; ObjectEvent event; };
-struct FreeExtent { Locator locator; };                          // once unpinned and no I/O runs on it
-struct StartSpill { ObjectId id; Locator locator; };             // answered by spill_written or spill_failed
-struct TryEvict { ObjectId id; Locator locator; };               // on disk already; answered by evicted, or by nothing
-struct StartRestore { ObjectId id; SpillPlace place; };          // answered by restored or restore_failed
+// Once unpinned and no I/O runs on it.
+struct FreeExtent { Locator locator; };
+// Answered by spill_written or spill_failed.
+struct StartSpill { ObjectId id; Locator locator; };
+// It is on disk already. Answered by evicted, or not at all.
+struct TryEvict { ObjectId id; Locator locator; };
+// Answered by restored or restore_failed.
+struct StartRestore { ObjectId id; SpillPlace place; };
 struct DeleteSpill { SpillPlace place; };
-using Action = std::variant<NotifyReady, FreeExtent, StartSpill, TryEvict, StartRestore, DeleteSpill>;
+using Action =
+    std::variant<NotifyReady, FreeExtent, StartSpill, TryEvict, StartRestore, DeleteSpill>;
 using Actions = std::vector<Action>;
 
 class ObjectTable {
@@ -64,19 +71,19 @@ class ObjectTable {
   using EncodeError = std::function<std::string(LossCause cause, const ObjectId& id)>;
   explicit ObjectTable(EncodeError encode_error) : encode_error_(std::move(encode_error)) {}
 
-  // ---- Processes. kDaemonProcess is always there. Holds on behalf of a process that is not there are ignored.
+  // ---- Processes. kDaemonProcess is always there. Holds on behalf of one that is not are ignored.
   void process_joined(ProcessId process) { processes_[process]; }
   bool is_live(ProcessId process) const { return processes_.contains(process); }
-  // Drops its holds and subscriptions. What it published and never resolved becomes kOwnerDied. Its messages must have
-  // been handled before.
+  // Drops its holds and subscriptions. What it published and never resolved becomes kOwnerDied. Its
+  // messages must have been handled before.
   void process_died(ProcessId process, Actions& out);
 
   // ---- Values. The first value wins: a later one is discarded (its extent freed).
   // +1 hold for `holder` (0 = the sender), every time.
   void seal(ProcessId sender, const ObjectId& id, const Locator& locator, ProcessId holder,
             std::span<const ObjectId> contained, Actions& out);
-  // kPending, kInline or kError. +1 hold for the sender at its first publish of this object, none later. Who published
-  // kPending keeps its hold until it has published the value.
+  // kPending, kInline or kError. +1 hold for the sender at its first publish of this object, none
+  // later. Who published kPending keeps its hold until it has published the value.
   void publish(ProcessId sender, const ObjectId& id, ValueState state, std::string bytes,
                std::span<const ObjectId> contained, Actions& out);
   // The value is gone for everybody; holders find an error.
@@ -89,17 +96,20 @@ class ObjectTable {
   bool is_unknown(const ObjectId& id) const;
   // Answers its subscribers with an error. No effect when something is known by now.
   void fail_unknown(const ObjectId& id, LossCause cause, Actions& out);
-  // Every lane was drained once since the last call. Frees what nobody held then and now. True: there are further
-  // candidates, so drain and call again before sleeping.
+  // Every lane was drained once since the last call. Frees what nobody held then and now. True:
+  // there are further candidates, so drain and call again before sleeping.
   bool quiesce(Actions& out);
 
   // ---- Spilling
-  // `may_spill`: asked for each object in the arena, least recently used first, until `bytes_needed` are on their way.
-  // Returns the bytes chosen now (StartSpill or TryEvict for each).
+  // `may_spill`: asked for each object in the arena, least recently used first, until
+  // `bytes_needed` are on their way. Returns the bytes chosen now (StartSpill or TryEvict for
+  // each).
   using MaySpill = std::function<bool(const ObjectId& id, const Locator& locator)>;
   uint64_t on_pressure(uint64_t bytes_needed, const MaySpill& may_spill, Actions& out);
-  // The bytes are on disk as well. True: try to evict it now. False: it is gone, or was asked for in the meantime.
-  bool spill_written(const ObjectId& id, const Locator& locator, const SpillPlace& place, Actions& out);
+  // The bytes are on disk as well. True: try to evict it now. False: it is gone, or was asked for
+  // in the meantime.
+  bool spill_written(const ObjectId& id, const Locator& locator, const SpillPlace& place,
+                     Actions& out);
   void spill_failed(const ObjectId& id, const Locator& locator);
   // Nobody reads it any more: only the disk has it from now on. The header was made invalid before.
   void evicted(const ObjectId& id, Actions& out);
@@ -156,7 +166,7 @@ class ObjectTable {
   std::unordered_map<ObjectId, Entry> entries_;
   std::unordered_map<ProcessId, ProcessRow> processes_{{kDaemonProcess, {}}};
   std::list<ObjectId> lru_;                     // objects in the arena, least recently used first
-  std::vector<ObjectId> fresh_, aged_;          // candidates of this drain round and of the one before
+  std::vector<ObjectId> fresh_, aged_;  // candidates of this drain round and of the one before
 };
 
 }  // namespace sheaf::objstore

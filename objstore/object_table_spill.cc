@@ -46,7 +46,8 @@ void ObjectTable::evicted(const ObjectId& id, Actions& out) {
   out.push_back(FreeExtent{std::exchange(e->locator, {})});
 }
 
-void ObjectTable::restored(const ObjectId& id, const SpillPlace& from, const Locator& to, Actions& out) {
+void ObjectTable::restored(const ObjectId& id, const SpillPlace& from, const Locator& to,
+                           Actions& out) {
   Entry* e = find_mutable(id);
   if (e == nullptr || !e->restoring || e->spill != from) {
     out.push_back(FreeExtent{to});
@@ -59,7 +60,8 @@ void ObjectTable::restored(const ObjectId& id, const SpillPlace& from, const Loc
   resolve(id, *e, out);
 }
 
-void ObjectTable::restore_failed(const ObjectId& id, const SpillPlace& from, LossCause cause, Actions& out) {
+void ObjectTable::restore_failed(const ObjectId& id, const SpillPlace& from, LossCause cause,
+                                 Actions& out) {
   Entry* e = find_mutable(id);
   if (e == nullptr || !e->restoring || e->spill != from) return;
   e->restoring = false;

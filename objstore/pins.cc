@@ -18,10 +18,12 @@ std::atomic_ref<uint64_t> magic_at(const std::byte* base, uint64_t offset) {
   return std::atomic_ref<uint64_t>(header->magic);
 }
 
-// The header without its magic: still right while the daemon tries to evict an object that is pinned.
+// The header without its magic: still right while the daemon tries to evict an object that is
+// pinned.
 bool identity_matches(const std::byte* base, const Locator& locator, const ObjectId& id) {
   auto* header = reinterpret_cast<const ObjectHeader*>(base + locator.offset);
-  return header->id == id && header->generation == locator.generation && header->length == locator.length;
+  return header->id == id && header->generation == locator.generation &&
+         header->length == locator.length;
 }
 
 void relax() {
@@ -52,7 +54,7 @@ bool header_matches(const std::byte* base, const Locator& locator, const ObjectI
          identity_matches(base, locator, id);
 }
 
-// ---- Client ------------------------------------------------------------------------------------------------------------
+// ---- Client -------------------------------------------------------------------------------------
 
 class PinTable::SpinGuard {
  public:
@@ -71,7 +73,8 @@ class PinTable::SpinGuard {
 
 void PinTable::FreeDeleter::operator()(void* p) const { std::free(p); }
 
-PinTable::PinTable(PinTableBlock* block, uint32_t slots, const std::byte* read_base, uint64_t arena_bytes)
+PinTable::PinTable(PinTableBlock* block, uint32_t slots, const std::byte* read_base,
+                   uint64_t arena_bytes)
     : block_(block), slots_(slots), read_base_(read_base), arena_bytes_(arena_bytes) {
   uint32_t index_size = std::bit_ceil(slots * 2 + 2);
   index_mask_ = index_size - 1;
@@ -116,7 +119,8 @@ Result<size_t> PinTable::pin(const Locator& locator, const ObjectId& id) {
   uint32_t at = probe(key);
   if (index_[at] != 0) {
     uint32_t slot = index_[at] - 1;
-    if (!identity_matches(read_base_, locator, id)) return Status(StatusCode::kNotFound, "another object is there");
+    if (!identity_matches(read_base_, locator, id))
+      return Status(StatusCode::kNotFound, "another object is there");
     ++local_[slot].count;
     return slot;
   }
@@ -125,7 +129,8 @@ Result<size_t> PinTable::pin(const Locator& locator, const ObjectId& id) {
     slot = free_head_ - 1;
   } else if (fresh_ < slots_) {
     slot = fresh_;
-    block_->used_slots.store(fresh_ + 1, std::memory_order_relaxed);  // before the slot; see is_pinned()
+    block_->used_slots.store(fresh_ + 1,
+                             std::memory_order_relaxed);  // before the slot; see is_pinned()
   } else {
     return Status(StatusCode::kOverloaded, fmt::format("{} objects are pinned at once", slots_));
   }
@@ -158,7 +163,7 @@ size_t PinTable::pinned_objects() const {
   return pinned_;
 }
 
-// ---- Daemon ------------------------------------------------------------------------------------------------------------
+// ---- Daemon -------------------------------------------------------------------------------------
 
 void PinRegistry::attach(ProcessId process, PinTableBlock* block, uint32_t slots) {
   tables_[process] = {block, slots};
@@ -168,7 +173,8 @@ void PinRegistry::detach(ProcessId process) { tables_.erase(process); }
 
 bool PinRegistry::is_pinned(uint64_t offset) const {
   for (const auto& [process, table] : tables_) {
-    uint64_t used = std::min<uint64_t>(table.block->used_slots.load(std::memory_order_acquire), table.slots);
+    uint64_t used =
+        std::min<uint64_t>(table.block->used_slots.load(std::memory_order_acquire), table.slots);
     for (uint64_t i = 0; i < used; ++i) {
       if (table.block->slots[i].load(std::memory_order_acquire) == offset + 1) return true;
     }
@@ -188,7 +194,8 @@ bool PinRegistry::try_invalidate(std::byte* write_base, uint64_t offset) const {
 std::vector<std::pair<uint64_t, ProcessId>> PinRegistry::pins() const {
   std::vector<std::pair<uint64_t, ProcessId>> found;
   for (const auto& [process, table] : tables_) {
-    uint64_t used = std::min<uint64_t>(table.block->used_slots.load(std::memory_order_acquire), table.slots);
+    uint64_t used =
+        std::min<uint64_t>(table.block->used_slots.load(std::memory_order_acquire), table.slots);
     for (uint64_t i = 0; i < used; ++i) {
       uint64_t key = table.block->slots[i].load(std::memory_order_acquire);
       if (key != 0) found.emplace_back(key - 1, process);

@@ -15,7 +15,7 @@ uint64_t object_bytes(uint64_t payload) {
 
 }  // namespace
 
-// ---- Writer -----------------------------------------------------------------------------------------------------------
+// ---- Writer -------------------------------------------------------------------------------------
 
 void SlabWriter::adopt(uint64_t offset, uint64_t length, uint32_t generation) {
   has_current_ = false;
@@ -81,7 +81,8 @@ void SlabWriter::retire_idle() {
   size_t kept = 0;
   for (size_t i = 0; i < slabs_.size(); ++i) {
     if (i < closed && slabs_[i].open == 0) {
-      header(slabs_[i])->retired.store(1, std::memory_order_release);  // from here on it is not ours
+      header(slabs_[i])->retired.store(1,
+                                       std::memory_order_release);  // from here on it is not ours
     } else {
       slabs_[kept++] = slabs_[i];
     }
@@ -89,7 +90,7 @@ void SlabWriter::retire_idle() {
   slabs_.resize(kept);
 }
 
-// ---- Daemon -----------------------------------------------------------------------------------------------------------
+// ---- Daemon -------------------------------------------------------------------------------------
 
 void format_slab(std::byte* slab, uint32_t generation) {
   std::memset(static_cast<void*>(slab), 0, sizeof(SlabHeader));
@@ -113,9 +114,12 @@ std::vector<SealedRecord> read_sealed(const std::byte* slab, uint64_t length, ui
 
 size_t count_sealed(const std::byte* slab, uint32_t generation) {
   const SlabRecord* records = reinterpret_cast<const SlabHeader*>(slab)->records;
-  return static_cast<size_t>(std::partition_point(records, records + kSlabRecords, [&](const SlabRecord& r) {
-           return r.sealed.load(std::memory_order_acquire) == generation;
-         }) - records);
+  return static_cast<size_t>(
+      std::partition_point(records, records + kSlabRecords,
+                           [&](const SlabRecord& r) {
+                             return r.sealed.load(std::memory_order_acquire) == generation;
+                           }) -
+      records);
 }
 
 }  // namespace sheaf::objstore

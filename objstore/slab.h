@@ -1,10 +1,12 @@
-// Slabs: blocks of the arena in which one process places its smaller objects without a message for each.
+// Slabs: blocks of the arena in which one process places its smaller objects without a message for
+// each.
 //
-// Layout: a header area with one append-only seal record per object, then the objects (ObjectHeader, payload), bump
-// allocated. A record becomes visible by one release store before the object's locator leaves the process, so that the
-// daemon finds every object whose writer died at any instant. Nothing in a slab is ever reused before the whole
-// slab is. The writer sets `retired` when it will write nothing more; no message is needed. The daemon frees a slab when
-// it is retired (or its writer is gone), all its records are accounted for, and no object in it lives.
+// Layout: a header area with one append-only seal record per object, then the objects
+// (ObjectHeader, payload), bump allocated. A record becomes visible by one release store before the
+// object's locator leaves the process, so that the daemon finds every object whose writer died at
+// any instant. Nothing in a slab is ever reused before the whole slab is. The writer sets `retired`
+// when it will write nothing more; no message is needed. The daemon frees a slab when it is retired
+// (or its writer is gone), all its records are accounted for, and no object in it lives.
 #pragma once
 
 #include <atomic>
@@ -37,8 +39,8 @@ struct SlabHeader {
 static_assert(sizeof(SlabHeader) == 16 * 1024);
 inline constexpr size_t kSlabMaxPayload = kSlabBytes - sizeof(SlabHeader) - kHeaderBytes;
 
-// Client side. Guarded by its owner's lock; the copying between reserve() and seal() needs no lock. A reservation
-// keeps its slab from being retired until it is sealed or abandoned.
+// Client side. Guarded by its owner's lock; the copying between reserve() and seal() needs no lock.
+// A reservation keeps its slab from being retired until it is sealed or abandoned.
 class SlabWriter {
  public:
   // `base`: the arena's write_base(). `node`, for the locators.
@@ -46,10 +48,11 @@ class SlabWriter {
   SlabWriter(const SlabWriter&) = delete;
   SlabWriter& operator=(const SlabWriter&) = delete;
 
-  // A slab leased from the daemon becomes the current one; the former is retired as soon as nothing in it is open.
+  // A slab leased from the daemon becomes the current one; the former is retired as soon as nothing
+  // in it is open.
   void adopt(uint64_t offset, uint64_t length, uint32_t generation);
-  // Room for a payload, 64-byte aligned at base + locator.offset + kHeaderBytes. Nothing: lease another slab first
-  // (payloads over kSlabMaxPayload never fit).
+  // Room for a payload, 64-byte aligned at base + locator.offset + kHeaderBytes. Nothing: lease
+  // another slab first (payloads over kSlabMaxPayload never fit).
   std::optional<Locator> reserve(size_t payload_bytes);
   // The payload is written: header, record. Only now may the locator leave this process.
   void seal(const Locator& locator, const ObjectId& id, ProcessId holder);
@@ -67,7 +70,9 @@ class SlabWriter {
     uint32_t sealed;      // records written, without gaps
     uint64_t next;        // free bytes start here, from the slab's start
   };
-  SlabHeader* header(const Open& slab) const { return reinterpret_cast<SlabHeader*>(base_ + slab.offset); }
+  SlabHeader* header(const Open& slab) const {
+    return reinterpret_cast<SlabHeader*>(base_ + slab.offset);
+  }
   Open* find(uint64_t offset);
   void close_one(Open* slab);
   void retire_idle();

@@ -42,7 +42,8 @@ Status read_all(int fd, std::byte* into, uint64_t size, uint64_t offset) {
   while (size > 0) {
     ssize_t n = pread(fd, into, size, static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return Status(StatusCode::kCorrupt, fmt::format("restoring: {}", std::strerror(errno)));
+    if (n < 0)
+      return Status(StatusCode::kCorrupt, fmt::format("restoring: {}", std::strerror(errno)));
     if (n == 0) return Status(StatusCode::kCorrupt, "restoring: the spill file ends too early");
     into += n;
     size -= static_cast<uint64_t>(n);
@@ -83,34 +84,40 @@ struct SpillFiles::Shared {
     SpillRecord record{kSpillMagic, job.id, job.place.length, 0, 0};
     uint64_t at = job.place.offset + sizeof record;
     for (uint64_t done_bytes = 0; done_bytes < job.place.length;) {
-      if (stop.load(std::memory_order_relaxed)) return Status(StatusCode::kCancelled, "the store closes");
+      if (stop.load(std::memory_order_relaxed))
+        return Status(StatusCode::kCancelled, "the store closes");
       uint64_t piece = std::min(kChunk, job.place.length - done_bytes);
       record.checksum = crc32c(job.from + done_bytes, piece, record.checksum);
       SHEAF_TRY(write_all(job.fd, job.from + done_bytes, piece, at + done_bytes));
       done_bytes += piece;
     }
     record.head_checksum = head_checksum(record);
-    return write_all(job.fd, reinterpret_cast<const std::byte*>(&record), sizeof record, job.place.offset);
+    return write_all(job.fd, reinterpret_cast<const std::byte*>(&record), sizeof record,
+                     job.place.offset);
   }
 
   Status read(const Job& job) {
     SpillRecord record;
-    SHEAF_TRY(read_all(job.fd, reinterpret_cast<std::byte*>(&record), sizeof record, job.place.offset));
-    if (record.magic != kSpillMagic || record.head_checksum != head_checksum(record) || record.id != job.id ||
-        record.length != job.place.length) {
-      return Status(StatusCode::kCorrupt, fmt::format("object {}: bad spill record", to_hex(job.id)));
+    SHEAF_TRY(
+        read_all(job.fd, reinterpret_cast<std::byte*>(&record), sizeof record, job.place.offset));
+    if (record.magic != kSpillMagic || record.head_checksum != head_checksum(record) ||
+        record.id != job.id || record.length != job.place.length) {
+      return Status(StatusCode::kCorrupt,
+                    fmt::format("object {}: bad spill record", to_hex(job.id)));
     }
     uint32_t checksum = 0;
     uint64_t at = job.place.offset + sizeof record;
     for (uint64_t done_bytes = 0; done_bytes < job.place.length;) {
-      if (stop.load(std::memory_order_relaxed)) return Status(StatusCode::kCancelled, "the store closes");
+      if (stop.load(std::memory_order_relaxed))
+        return Status(StatusCode::kCancelled, "the store closes");
       uint64_t piece = std::min(kChunk, job.place.length - done_bytes);
       SHEAF_TRY(read_all(job.fd, job.into + done_bytes, piece, at + done_bytes));
       checksum = crc32c(job.into + done_bytes, piece, checksum);
       done_bytes += piece;
     }
     if (checksum == record.checksum) return {};
-    return Status(StatusCode::kCorrupt, fmt::format("object {}: its spilled bytes have changed", to_hex(job.id)));
+    return Status(StatusCode::kCorrupt,
+                  fmt::format("object {}: its spilled bytes have changed", to_hex(job.id)));
   }
 
   void run() {
@@ -136,16 +143,19 @@ struct SpillFiles::Shared {
 
 Result<std::unique_ptr<SpillFiles>> SpillFiles::create(SpillOptions options) {
   if (mkdir(options.directory.c_str(), 0700) != 0) {
-    if (errno != EEXIST) return Status::from_errno("cannot make the spill directory " + options.directory, errno);
+    if (errno != EEXIST)
+      return Status::from_errno("cannot make the spill directory " + options.directory, errno);
     DIR* dir = opendir(options.directory.c_str());
-    if (dir == nullptr) return Status::from_errno("the spill directory " + options.directory, errno);
+    if (dir == nullptr)
+      return Status::from_errno("the spill directory " + options.directory, errno);
     bool empty = true;
     while (dirent* e = readdir(dir)) {
       empty = empty && (std::strcmp(e->d_name, ".") == 0 || std::strcmp(e->d_name, "..") == 0);
     }
     closedir(dir);
     if (!empty) {
-      return Status(StatusCode::kAlreadyExists, "the spill directory " + options.directory + " is in use");
+      return Status(StatusCode::kAlreadyExists,
+                    "the spill directory " + options.directory + " is in use");
     }
   }
   return std::unique_ptr<SpillFiles>(new SpillFiles(std::move(options)));
@@ -172,7 +182,8 @@ Result<uint64_t> SpillFiles::file_with_room() {
 
 void SpillFiles::write(const ObjectId& id, const std::byte* data, uint64_t length, WriteDone done) {
   Job job{true, -1, id, {}, data, nullptr, std::move(done), nullptr, {}};
-  Result<uint64_t> number = closed_ ? Status(StatusCode::kCancelled, "the store closes") : file_with_room();
+  Result<uint64_t> number =
+      closed_ ? Status(StatusCode::kCancelled, "the store closes") : file_with_room();
   if (!number) {  // complete it like any other, from poll()
     job.status = number.status();
     std::lock_guard lock(shared_->mutex);

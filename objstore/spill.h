@@ -1,9 +1,11 @@
-// Spill files: objects on node-local disk, many to a file, each behind a header with its id, length and CRC-32C.
+// Spill files: objects on node-local disk, many to a file, each behind a header with its id, length
+// and CRC-32C.
 //
-// The loop thread decides where bytes go; one or two I/O threads write and read them. A completion is queued and `wake`
-// is called; the loop then collects it with poll(). A checksum that does not match is kCorrupt and the bytes are never
-// delivered. A full disk is kOutOfMemory and leaves nothing behind. A file is deleted when its last object is; the
-// directory at close(). Everything except `wake` runs on the control loop.
+// The loop thread decides where bytes go; one or two I/O threads write and read them. A completion
+// is queued and `wake` is called; the loop then collects it with poll(). A checksum that does not
+// match is kCorrupt and the bytes are never delivered. A full disk is kOutOfMemory and leaves
+// nothing behind. A file is deleted when its last object is; the directory at close(). Everything
+// except `wake` runs on the control loop.
 #pragma once
 
 #include <cstddef>

@@ -7,7 +7,8 @@
 namespace sheaf::objstore {
 namespace {
 
-// A dead creator cannot announce the object any more; only messages that are already on their way count.
+// A dead creator cannot announce the object any more; only messages that are already on their way
+// count.
 constexpr std::chrono::milliseconds kDeadCreatorGrace{200};
 // Pins go without a message, so those who wait for one look again this often.
 constexpr std::chrono::milliseconds kPinPollWaiting{5};
@@ -20,7 +21,8 @@ Store::Store(StoreOptions options)
       extents_(options_.arena->bytes(), options_.node), table_(options_.encode_error) {}
 
 Result<std::unique_ptr<Store>> Store::create(StoreOptions options) {
-  if (options.arena == nullptr || !options.notify || !options.space_ready || !options.encode_error) {
+  if (options.arena == nullptr || !options.notify || !options.space_ready ||
+      !options.encode_error) {
     return Status(StatusCode::kInvalidArgument, "the store needs an arena and its callbacks");
   }
   std::unique_ptr<Store> store(new Store(std::move(options)));
@@ -38,12 +40,13 @@ Store::~Store() { (void)close().is_ok(); }
 
 Status Store::close() {
   for (const Waiting& w : std::exchange(waiting_, {})) {
-    if (w.kind != WaitKind::kRestore) fail_waiting(w, StatusCode::kCancelled, "the object store closes");
+    if (w.kind != WaitKind::kRestore)
+      fail_waiting(w, StatusCode::kCancelled, "the object store closes");
   }
   return spill_ ? spill_->close() : Status::ok();
 }
 
-// ---- Processes ----------------------------------------------------------------------------------------------------------
+// ---- Processes ----------------------------------------------------------------------------------
 
 void Store::process_joined(ProcessId process, PinTableBlock* pins, uint32_t pin_slots) {
   table_.process_joined(process);
@@ -66,7 +69,7 @@ void Store::process_died(ProcessId process, bool memory_gone) {
   perform(actions);
 }
 
-// ---- Objects ------------------------------------------------------------------------------------------------------------
+// ---- Objects ------------------------------------------------------------------------------------
 
 Status Store::seal(ProcessId process, const ObjectId& id, const Locator& locator, ProcessId holder,
                    std::span<const ObjectId> contained) {
@@ -79,8 +82,10 @@ Status Store::seal(ProcessId process, const ObjectId& id, const Locator& locator
 
 Status Store::publish(ProcessId process, const ObjectId& id, ValueState state, std::string bytes,
                       std::span<const ObjectId> contained) {
-  if (state != ValueState::kPending && state != ValueState::kInline && state != ValueState::kError) {
-    return Status(StatusCode::kInvalidArgument, "an object is published as pending, inline or error");
+  if (state != ValueState::kPending && state != ValueState::kInline &&
+      state != ValueState::kError) {
+    return Status(StatusCode::kInvalidArgument,
+                  "an object is published as pending, inline or error");
   }
   Actions actions;
   table_.publish(process, id, state, std::move(bytes), contained, actions);
@@ -93,7 +98,8 @@ void Store::hold(ProcessId process, ProcessId on_behalf_of, std::span<const Obje
   table_.hold(on_behalf_of == kNoProcess ? process : on_behalf_of, add, drop);
 }
 
-void Store::subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, TimePoint now) {
+void Store::subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore,
+                      TimePoint now) {
   now_ = now;
   Actions actions;
   table_.subscribe(process, ids, restore, actions);
@@ -122,12 +128,13 @@ void Store::expire_unknown() {
   Actions actions;
   while (!unknown_.empty() && unknown_.begin()->first <= now_) {
     ObjectId id = unknown_.extract(unknown_.begin()).mapped();
-    table_.fail_unknown(id, table_.is_live(id.process()) ? LossCause::kUnknown : LossCause::kOwnerDied, actions);
+    table_.fail_unknown(
+        id, table_.is_live(id.process()) ? LossCause::kUnknown : LossCause::kOwnerDied, actions);
   }
   perform(actions);
 }
 
-// ---- The loop -----------------------------------------------------------------------------------------------------------
+// ---- The loop -----------------------------------------------------------------------------------
 
 void Store::perform(Actions& actions) {
   for (Action& action : actions) {
@@ -167,7 +174,7 @@ std::optional<TimePoint> Store::next_wakeup(TimePoint now) const {
   return due;
 }
 
-// ---- Observation --------------------------------------------------------------------------------------------------------
+// ---- Observation --------------------------------------------------------------------------------
 
 std::unordered_set<uint64_t> Store::pinned_offsets() const {
   std::unordered_set<uint64_t> offsets;
@@ -182,8 +189,8 @@ std::vector<Store::ObjectInfo> Store::list_objects(size_t limit) const {
     if (list.size() == limit) break;
     if (!e.known) continue;
     bool in_arena = e.state == ValueState::kArena;
-    list.push_back({id, e.state, e.size, in_arena && pinned.contains(e.locator.offset), e.spill.file != 0,
-                    e.containers, e.holds});
+    list.push_back({id, e.state, e.size, in_arena && pinned.contains(e.locator.offset),
+                    e.spill.file != 0, e.containers, e.holds});
   }
   return list;
 }
@@ -199,7 +206,8 @@ std::vector<Store::PinInfo> Store::list_pins() const {
   }
   std::vector<PinInfo> list;
   for (const auto& [process, info] : by_process) list.push_back(info);
-  std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+  std::sort(list.begin(), list.end(),
+            [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
   return list;
 }
 
@@ -228,14 +236,17 @@ Store::Metrics Store::metrics() const {
 }
 
 std::string Store::describe_usage(uint64_t needed_bytes) const {
-  auto mib = [](uint64_t bytes) { return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20)); };
-  std::string text = fmt::format("need {}, used {} of {}", mib(needed_bytes), mib(extents_.allocator().used_bytes()),
+  auto mib = [](uint64_t bytes) {
+    return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
+  };
+  std::string text = fmt::format("need {}, used {} of {}", mib(needed_bytes),
+                                 mib(extents_.allocator().used_bytes()),
                                  mib(extents_.allocator().capacity_bytes()));
   std::vector<PinInfo> pins = list_pins();
   constexpr size_t kNamed = 5;
   for (size_t i = 0; i < std::min(pins.size(), kNamed); ++i) {
-    text += fmt::format("{} process {} ({} objects, {})", i == 0 ? "; pinned by" : ",", pins[i].process,
-                        pins[i].objects, mib(pins[i].bytes));
+    text += fmt::format("{} process {} ({} objects, {})", i == 0 ? "; pinned by" : ",",
+                        pins[i].process, pins[i].objects, mib(pins[i].bytes));
   }
   if (pins.size() > kNamed) text += fmt::format(" and {} more", pins.size() - kNamed);
   if (!spill_) text += "; spilling is off";

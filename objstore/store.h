@@ -1,8 +1,10 @@
-// The daemon's object store: arena, extents, table, pins and spill files behind one interface for the control loop.
+// The daemon's object store: arena, extents, table, pins and spill files behind one interface for
+// the control loop.
 //
-// Single-threaded: every method and callback runs on the loop. Callbacks are called from within methods and must not
-// call the store again; queue and send. `process` is always the client a message came from. The loop calls poll() when
-// `wake` asked for it and at next_wakeup(), and quiesce() once after every full round over all lanes.
+// Single-threaded: every method and callback runs on the loop. Callbacks are called from within
+// methods and must not call the store again; queue and send. `process` is always the client a
+// message came from. The loop calls poll() when `wake` asked for it and at next_wakeup(), and
+// quiesce() once after every full round over all lanes.
 #pragma once
 
 #include <chrono>
@@ -33,11 +35,13 @@ using TimePoint = std::chrono::steady_clock::time_point;
 struct StoreOptions {
   Arena* arena = nullptr;                       // outlives the store
   uint16_t node = 0;
-  std::string spill_directory;                  // "" = never spill. Made by the store, removed at close()
+  std::string spill_directory;  // "" = never spill. Made by the store, removed at close()
   uint64_t spill_file_bytes = 100ull << 20;
-  // How long a subscription may wait for an object nobody knows of before it is answered with kUnknown.
+  // How long a subscription may wait for an object nobody knows of before it is answered with
+  // kUnknown.
   std::chrono::milliseconds unknown_grace{5000};
-  // How long a restore, or a slab lease, may wait for room before it fails with kStoreFull or kOutOfMemory.
+  // How long a restore, or a slab lease, may wait for room before it fails with kStoreFull or
+  // kOutOfMemory.
   std::chrono::milliseconds space_wait{30000};
 
   std::function<void(ProcessId process, const ObjectEvent& event)> notify;
@@ -53,16 +57,20 @@ class Store {
   ~Store();
 
   // ---- Processes
-  // Before its first message. `pins` lies in the LaneRegion, zeroed; null: it never reads the arena.
+  // Before its first message. `pins` lies in the LaneRegion, zeroed; null: it never reads the
+  // arena.
   void process_joined(ProcessId process, PinTableBlock* pins, uint32_t pin_slots);
-  // Handle all its messages first. Holds and subscriptions go, what it published and never resolved becomes kOwnerDied.
-  // `memory_gone`: its address space is gone too (end of file on its socket, or reaped), so that its extents and
-  // pins are released; with false (death-lock) only the table acts, and a second call with true must follow.
+  // Handle all its messages first. Holds and subscriptions go, what it published and never resolved
+  // becomes kOwnerDied. `memory_gone`: its address space is gone too (end of file on its socket, or
+  // reaped), so that its extents and pins are released; with false (death-lock) only the table
+  // acts, and a second call with true must follow.
   void process_died(ProcessId process, bool memory_gone = true);
 
-  // ---- Space. An engaged result is the answer; else space_ready brings it, within `wait`. kOutOfMemory says what is
-  // needed, used and pinned by whom. The locator is unsealed, its header unwritten.
-  std::optional<Result<Locator>> alloc_extent(ProcessId process, uint64_t request, uint64_t payload_bytes,
+  // ---- Space
+  // An engaged result is the answer; else space_ready brings it, within `wait`. kOutOfMemory says
+  // what is needed, used and pinned by whom. The locator is unsealed, its header unwritten.
+  std::optional<Result<Locator>> alloc_extent(ProcessId process, uint64_t request,
+                                              uint64_t payload_bytes,
                                               std::chrono::milliseconds wait, TimePoint now);
   // {offset, length, generation} of a formatted slab.
   std::optional<Result<Locator>> lease_slab(ProcessId process, uint64_t request, TimePoint now);
@@ -75,7 +83,8 @@ class Store {
   Status publish(ProcessId process, const ObjectId& id, ValueState state, std::string bytes,
                  std::span<const ObjectId> contained);
   // `on_behalf_of` 0 = the sender itself.
-  void hold(ProcessId process, ProcessId on_behalf_of, std::span<const ObjectId> add, std::span<const ObjectId> drop);
+  void hold(ProcessId process, ProcessId on_behalf_of, std::span<const ObjectId> add,
+            std::span<const ObjectId> drop);
   void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, TimePoint now);
   void free(std::span<const ObjectId> ids);
 
@@ -123,7 +132,9 @@ class Store {
     TimePoint deadline;
     ObjectId id{};          // kRestore
     SpillPlace place{};     // kRestore
-    uint64_t bytes() const { return kind == WaitKind::kSlab ? kSlabBytes : kHeaderBytes + payload_bytes; }
+    uint64_t bytes() const {
+      return kind == WaitKind::kSlab ? kSlabBytes : kHeaderBytes + payload_bytes;
+    }
   };
   explicit Store(StoreOptions options);
 
@@ -152,13 +163,13 @@ class Store {
   PinRegistry pins_;
   std::unique_ptr<SpillFiles> spill_;
   std::deque<Waiting> waiting_;                                  // first come, first served
-  std::vector<Locator> doomed_;                                  // freed, but still pinned or under I/O
-  std::unordered_set<uint64_t> io_offsets_;                      // objects that I/O threads read or write
-  std::multimap<TimePoint, ObjectId> unknown_;                   // subscriptions to objects nobody knows of
+  std::vector<Locator> doomed_;  // freed, but still pinned or under I/O
+  std::unordered_set<uint64_t> io_offsets_;  // objects that I/O threads read or write
+  std::multimap<TimePoint, ObjectId> unknown_;  // subscriptions to objects nobody knows of
   TimePoint now_{};                                              // of the latest call that had one
-  bool poll_soon_ = false;                                       // room was made, and somebody waits for it
+  bool poll_soon_ = false;  // room was made, and somebody waits for it
   TimePoint spill_retry_at_{};                                   // after a failed spill
-  std::string trouble_;                                          // why the last spill or growth failed
+  std::string trouble_;  // why the last spill or growth failed
   uint64_t spilling_bytes_ = 0;
   uint64_t spilled_bytes_total_ = 0, restored_bytes_total_ = 0, spill_failures_total_ = 0;
 };

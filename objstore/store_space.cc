@@ -12,13 +12,15 @@ constexpr std::chrono::milliseconds kSpillRetry{500};   // after a disk said no
 
 }  // namespace
 
-std::optional<Result<Locator>> Store::alloc_extent(ProcessId process, uint64_t request, uint64_t payload_bytes,
+std::optional<Result<Locator>> Store::alloc_extent(ProcessId process, uint64_t request,
+                                                   uint64_t payload_bytes,
                                                    std::chrono::milliseconds wait, TimePoint now) {
   now_ = now;
   return place_or_wait({WaitKind::kExtent, process, request, payload_bytes, now + wait});
 }
 
-std::optional<Result<Locator>> Store::lease_slab(ProcessId process, uint64_t request, TimePoint now) {
+std::optional<Result<Locator>> Store::lease_slab(ProcessId process, uint64_t request,
+                                                 TimePoint now) {
   now_ = now;
   extents_.reap_slabs(base_);  // slabs used up a moment ago are warm
   return place_or_wait({WaitKind::kSlab, process, request, 0, now + options_.space_wait});
@@ -66,8 +68,8 @@ std::optional<Result<Locator>> Store::place_or_wait(const Waiting& w) {
   return std::nullopt;
 }
 
-// Starts to spill what lies longest unused, as far as that is not under way already. Whole extents first: objects in
-// slabs give their room back only together.
+// Starts to spill what lies longest unused, as far as that is not under way already. Whole extents
+// first: objects in slabs give their room back only together.
 void Store::make_space(uint64_t bytes_needed) {
   if (!spill_ || now_ < spill_retry_at_ || spilling_bytes_ >= bytes_needed) return;
   bytes_needed -= spilling_bytes_;
@@ -102,7 +104,8 @@ void Store::serve_waiting() {
     }
     smallest_refused = std::min(smallest_refused, w.bytes());
     if (w.deadline <= now_) {
-      fail_waiting(w, StatusCode::kOutOfMemory, "object store is full: " + describe_usage(w.bytes()));
+      fail_waiting(w, StatusCode::kOutOfMemory,
+                   "object store is full: " + describe_usage(w.bytes()));
     } else {
       still.push_back(w);
     }
@@ -123,7 +126,7 @@ void Store::fail_waiting(const Waiting& w, StatusCode code, const std::string& w
   perform(actions);
 }
 
-// ---- Giving memory back -------------------------------------------------------------------------------------------------
+// ---- Giving memory back -------------------------------------------------------------------------
 
 bool Store::try_release(const Locator& locator) {
   if (io_offsets_.contains(locator.offset)) return false;
@@ -133,17 +136,19 @@ bool Store::try_release(const Locator& locator) {
   return true;
 }
 
-// Objects that were freed while pinned, and slabs that their writers left. True: something came free.
+// Objects that were freed while pinned, and slabs that their writers left. True: something came
+// free.
 bool Store::sweep() {
   bool freed = extents_.reap_slabs(base_) > 0;
   if (doomed_.empty()) return freed;
   std::unordered_set<uint64_t> pinned = pinned_offsets();
   size_t before = doomed_.size();
-  std::erase_if(doomed_, [&](const Locator& l) { return !pinned.contains(l.offset) && try_release(l); });
+  std::erase_if(doomed_,
+                [&](const Locator& l) { return !pinned.contains(l.offset) && try_release(l); });
   return freed || doomed_.size() < before;
 }
 
-// ---- Disk ---------------------------------------------------------------------------------------------------------------
+// ---- Disk ---------------------------------------------------------------------------------------
 
 void Store::start_spill(const StartSpill& action) {
   io_offsets_.insert(action.locator.offset);
@@ -154,7 +159,8 @@ void Store::start_spill(const StartSpill& action) {
                 });
 }
 
-void Store::spill_done(const ObjectId& id, const Locator& locator, const Result<SpillPlace>& place) {
+void Store::spill_done(const ObjectId& id, const Locator& locator,
+                       const Result<SpillPlace>& place) {
   io_offsets_.erase(locator.offset);
   spilling_bytes_ -= kHeaderBytes + locator.length;
   if (!place) {
@@ -180,8 +186,8 @@ void Store::try_evict(const ObjectId& id, const Locator& locator) {
 }
 
 void Store::start_restore(const StartRestore& action) {
-  Waiting w{WaitKind::kRestore, kDaemonProcess, 0, action.place.length, now_ + options_.space_wait, action.id,
-            action.place};
+  Waiting w{WaitKind::kRestore,         kDaemonProcess, 0,           action.place.length,
+            now_ + options_.space_wait, action.id,      action.place};
   std::optional<Result<Locator>> answer = place_or_wait(w);
   if (!answer) return;
   if (*answer) read_back(w, **answer);
@@ -195,20 +201,21 @@ void Store::read_back(const Waiting& w, const Locator& locator) {
     return;
   }
   io_offsets_.insert(locator.offset);
-  spill_->read(w.id, w.place, base_ + locator.offset + kHeaderBytes, [this, w, locator](const Status& status) {
-    io_offsets_.erase(locator.offset);
-    Actions actions;
-    if (status) {
-      seal_header(base_, locator, w.id);
-      SHEAF_CHECK(extents_.seal(kDaemonProcess, locator).is_ok());
-      restored_bytes_total_ += locator.length;
-      table_.restored(w.id, w.place, locator, actions);
-    } else {
-      extents_.cancel(locator);
-      table_.restore_failed(w.id, w.place, LossCause::kCorrupt, actions);
-    }
-    perform(actions);
-  });
+  spill_->read(w.id, w.place, base_ + locator.offset + kHeaderBytes,
+               [this, w, locator](const Status& status) {
+                 io_offsets_.erase(locator.offset);
+                 Actions actions;
+                 if (status) {
+                   seal_header(base_, locator, w.id);
+                   SHEAF_CHECK(extents_.seal(kDaemonProcess, locator).is_ok());
+                   restored_bytes_total_ += locator.length;
+                   table_.restored(w.id, w.place, locator, actions);
+                 } else {
+                   extents_.cancel(locator);
+                   table_.restore_failed(w.id, w.place, LossCause::kCorrupt, actions);
+                 }
+                 perform(actions);
+               });
 }
 
 }  // namespace sheaf::objstore

@@ -1,4 +1,5 @@
-// The arena's file and mappings: shared between processes, read-only where promised, committed before use.
+// The arena's file and mappings: shared between processes, read-only where promised, committed
+// before use.
 #include "objstore/arena.h"
 
 #include <fcntl.h>
@@ -68,7 +69,8 @@ TEST_P(ArenaBackingTest, ReadMappingRefusesWrites) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, ArenaBackingTest,
-                         testing::Values(ArenaBacking::kHugeTmpfs, ArenaBacking::kMemfdThp, ArenaBacking::kMemfd),
+                         testing::Values(ArenaBacking::kHugeTmpfs, ArenaBacking::kMemfdThp,
+                                         ArenaBacking::kMemfd),
                          [](const auto& kind) {
                            std::string name(to_string(kind.param));
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -79,7 +81,8 @@ TEST(ArenaTest, NoMountRemainsVisible) {
   auto arena = Arena::create(4 * kMiB);
   ASSERT_TRUE(arena);
   std::ifstream mounts("/proc/self/mounts");
-  for (std::string line; std::getline(mounts, line);) EXPECT_EQ(line.find("huge=always"), std::string::npos) << line;
+  for (std::string line; std::getline(mounts, line);)
+    EXPECT_EQ(line.find("huge=always"), std::string::npos) << line;
 }
 
 TEST(ArenaTest, IdleArenaCommitsNothing) {
@@ -100,7 +103,8 @@ TEST(ArenaTest, MapRefusesAFileThatIsTooSmall) {
 }
 
 TEST(ArenaTest, PrefaultStaysAheadOfTheHighWaterMark) {
-  auto arena = Arena::create(64 * kMiB, {.initial_prefault_bytes = 4 * kMiB, .prefault_ahead_bytes = 16 * kMiB});
+  auto arena = Arena::create(
+      64 * kMiB, {.initial_prefault_bytes = 4 * kMiB, .prefault_ahead_bytes = 16 * kMiB});
   ASSERT_TRUE(arena);
   auto reaches = [&](uint64_t bytes) {
     for (int i = 0; i < 2000 && arena->prefaulted_bytes() < bytes; ++i) {
@@ -120,11 +124,13 @@ TEST(ArenaTest, PrefaultStaysAheadOfTheHighWaterMark) {
 TEST(ArenaTest, FullFileSystemIsOutOfMemoryAndNotABusError) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root to mount a small tmpfs";
   ScratchDir dir;
-  if (mount("tmpfs", dir.path().c_str(), "tmpfs", 0, "size=4m") != 0) GTEST_SKIP() << "cannot mount a tmpfs here";
+  if (mount("tmpfs", dir.path().c_str(), "tmpfs", 0, "size=4m") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs here";
   int fd = open(dir.path().c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   umount2(dir.path().c_str(), MNT_DETACH);
   ASSERT_GE(fd, 0);
-  auto arena = Arena::create_on(fd, ArenaBacking::kMemfd, 16 * kMiB, {.commit_step_bytes = 64 * kMiB});
+  auto arena =
+      Arena::create_on(fd, ArenaBacking::kMemfd, 16 * kMiB, {.commit_step_bytes = 64 * kMiB});
   ASSERT_TRUE(arena);
   EXPECT_TRUE(arena->commit_to(2 * kMiB));  // the whole step fails, the need itself does not
   Status full = arena->commit_to(8 * kMiB);

@@ -16,12 +16,13 @@ TEST(CopyTest, CopiesExactlyTheGivenBytes) {
   std::mt19937 random(7);
   std::vector<unsigned char> source(3 * kStreamingCopyBytes), target(source.size() + 256);
   for (auto& b : source) b = static_cast<unsigned char>(random());
-  for (size_t size : {size_t{0}, size_t{1}, size_t{63}, size_t{4097}, kStreamingCopyBytes - 1, kStreamingCopyBytes,
-                      kStreamingCopyBytes + 1, 2 * kStreamingCopyBytes + 77}) {
+  for (size_t size : {size_t{0}, size_t{1}, size_t{63}, size_t{4097}, kStreamingCopyBytes - 1,
+                      kStreamingCopyBytes, kStreamingCopyBytes + 1, 2 * kStreamingCopyBytes + 77}) {
     for (size_t skew : {0, 1, 31, 63}) {
       std::fill(target.begin(), target.end(), 0xee);
       copy_to_arena(target.data() + skew, source.data() + 3, size);
-      ASSERT_EQ(std::memcmp(target.data() + skew, source.data() + 3, size), 0) << size << " " << skew;
+      ASSERT_EQ(std::memcmp(target.data() + skew, source.data() + 3, size), 0)
+          << size << " " << skew;
       for (size_t i = 0; i < skew; ++i) ASSERT_EQ(target[i], 0xee);
       for (size_t i = 0; i < 64; ++i) ASSERT_EQ(target[skew + size + i], 0xee);
     }
@@ -45,7 +46,8 @@ TEST(ChecksumTest, InstructionTableAndPiecesAgree) {
     uint32_t whole = crc32c(bytes.data() + 1, size);
     EXPECT_EQ(whole, internal::crc32c_table(bytes.data() + 1, size, 0)) << size;
     size_t cut = random() % size;
-    EXPECT_EQ(whole, crc32c(bytes.data() + 1 + cut, size - cut, crc32c(bytes.data() + 1, cut))) << size;
+    EXPECT_EQ(whole, crc32c(bytes.data() + 1 + cut, size - cut, crc32c(bytes.data() + 1, cut)))
+        << size;
   }
 }
 

@@ -1,5 +1,6 @@
-// The table under random clients: each has a FIFO lane to the daemon, which drains them in any order. Truth is what the
-// clients hold; the table must never drop a value that somebody can still reach, and must drop everything in the end.
+// The table under random clients: each has a FIFO lane to the daemon, which drains them in any
+// order. Truth is what the clients hold; the table must never drop a value that somebody can still
+// reach, and must drop everything in the end.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -42,7 +43,8 @@ class World {
       while (!c.holds.empty()) drop(p, c.holds.begin()->first);
     }
     for (int i = 0; i < 3 || again_; ++i) full_round();
-    return sound_ && table_.entries().empty() && extents_.empty() && disk_.empty() && nobody_waits();
+    return sound_ && table_.entries().empty() && extents_.empty() && disk_.empty() &&
+           nobody_waits();
   }
   size_t values_freed() const { return freed_; }
   std::string why() const { return why_; }
@@ -66,7 +68,9 @@ class World {
     clients_[p];
     table_.process_joined(p);
   }
-  void send(ProcessId p, std::function<void()> message) { clients_[p].lane.push_back(std::move(message)); }
+  void send(ProcessId p, std::function<void()> message) {
+    clients_[p].lane.push_back(std::move(message));
+  }
 
   void step() {
     ProcessId p = any_alive();
@@ -97,7 +101,10 @@ class World {
       ProcessId holder = any_alive();
       Locator where = extent();
       truth_contained_[id] = inner;
-      send(p, [=, this] { act([&] { table_.seal(p, id, where, holder, inner, out_); }); valued_.insert(id); });
+      send(p, [=, this] {
+        act([&] { table_.seal(p, id, where, holder, inner, out_); });
+        valued_.insert(id);
+      });
       ++clients_[holder].holds[id];
     } else {
       bool pending = chance(50);
@@ -109,7 +116,10 @@ class World {
   }
   void publish(ProcessId p, ObjectId id, bool pending, std::vector<ObjectId> inner) {
     send(p, [=, this] {
-      act([&] { table_.publish(p, id, pending ? ValueState::kPending : ValueState::kInline, "v", inner, out_); });
+      act([&] {
+        table_.publish(p, id, pending ? ValueState::kPending : ValueState::kInline, "v", inner,
+                       out_);
+      });
       if (!pending) valued_.insert(id);
     });
   }
@@ -121,7 +131,8 @@ class World {
   void hand_over(ProcessId from, ProcessId to, ObjectId id) {
     if (!careless_) send(from, [=, this] { act([&] { table_.hold(to, std::vector{id}, {}); }); });
     ++clients_[to].holds[id];
-    if (careless_) late_.push_back([=, this] { act([&] { table_.hold(to, std::vector{id}, {}); }); });
+    if (careless_)
+      late_.push_back([=, this] { act([&] { table_.hold(to, std::vector{id}, {}); }); });
   }
   void drop(ProcessId p, ObjectId id) {
     auto it = clients_[p].holds.find(id);
@@ -166,7 +177,9 @@ class World {
   }
   void disk_event() {
     if (chance(50)) {
-      act([&] { table_.on_pressure(300, [&](const ObjectId&, const Locator&) { return chance(70); }, out_); });
+      act([&] {
+        table_.on_pressure(300, [&](const ObjectId&, const Locator&) { return chance(70); }, out_);
+      });
     }
     if (disk_jobs_.empty()) return;
     auto job = std::move(disk_jobs_[pick(disk_jobs_.size())]);
@@ -198,7 +211,8 @@ class World {
           if (chance(20)) return table_.spill_failed(s.id, s.locator);
           SpillPlace place{++last_file_, 0, 100};
           disk_.insert(place.file);
-          if (table_.spill_written(s.id, s.locator, place, out_) && chance(80)) table_.evicted(s.id, out_);
+          if (table_.spill_written(s.id, s.locator, place, out_) && chance(80))
+            table_.evicted(s.id, out_);
         });
       });
     } else if (auto* e = std::get_if<TryEvict>(&a)) {
@@ -216,7 +230,8 @@ class World {
   }
 
   bool nobody_waits() const {
-    return std::none_of(waits_.begin(), waits_.end(), [](const auto& w) { return w.second.waiting; });
+    return std::none_of(waits_.begin(), waits_.end(),
+                        [](const auto& w) { return w.second.waiting; });
   }
   // After a full round every value that a live process reaches is there.
   void check() {

@@ -36,7 +36,8 @@ class ObjectTableTest : public testing::Test {
     out = std::move(rest);
     return found;
   }
-  void seal(ProcessId sender, uint64_t n, uint64_t offset, ProcessId holder = 0, std::vector<ObjectId> inner = {}) {
+  void seal(ProcessId sender, uint64_t n, uint64_t offset, ProcessId holder = 0,
+            std::vector<ObjectId> inner = {}) {
     table.seal(sender, id(n), at(offset), holder, inner, out);
   }
   void publish(ProcessId sender, uint64_t n, ValueState state, std::string bytes = "",
@@ -51,14 +52,17 @@ class ObjectTableTest : public testing::Test {
   // Writes object n to disk and evicts it.
   void spill(uint64_t n, SpillPlace place) {
     Locator where = table.find(id(n))->locator;
-    table.on_pressure(UINT64_MAX, [&](const ObjectId& o, const Locator&) { return o == id(n); }, out);
+    table.on_pressure(
+        UINT64_MAX, [&](const ObjectId& o, const Locator&) { return o == id(n); }, out);
     ASSERT_EQ(taken<StartSpill>().size(), 1u);
     ASSERT_TRUE(table.spill_written(id(n), where, place, out));
     table.evicted(id(n), out);
     ASSERT_EQ(taken<FreeExtent>().size(), 1u);
   }
 
-  ObjectTable table{[](LossCause cause, const ObjectId&) { return "loss " + std::to_string(static_cast<int>(cause)); }};
+  ObjectTable table{[](LossCause cause, const ObjectId&) {
+    return "loss " + std::to_string(static_cast<int>(cause));
+  }};
   Actions out;
 };
 
@@ -86,7 +90,7 @@ TEST_F(ObjectTableTest, HoldThatArrivesWithinTheRoundSavesTheObject) {
 }
 
 TEST_F(ObjectTableTest, DropBeforeTheHoldItCancelsLeavesNothingBehind) {
-  drop(kB, 1);                // B got the reference in a reply and dropped it; the seal is still on its way
+  drop(kB, 1);  // B got the reference in a reply and dropped it; the seal is still on its way
   settle();
   EXPECT_EQ(table.entries().size(), 1u);
   seal(kA, 1, 64, kB);

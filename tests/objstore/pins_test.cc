@@ -26,7 +26,8 @@ std::byte* shared(size_t bytes) {
 
 class PinsTest : public testing::Test {
  protected:
-  PinsTest() : arena_(shared(kArena)), table_memory_(shared(pin_table_bytes(kSlots) * kProcesses)) {}
+  PinsTest()
+      : arena_(shared(kArena)), table_memory_(shared(pin_table_bytes(kSlots) * kProcesses)) {}
   ~PinsTest() override {
     munmap(arena_, kArena);
     munmap(table_memory_, pin_table_bytes(kSlots) * kProcesses);
@@ -75,9 +76,11 @@ TEST_F(PinsTest, WrongIdGenerationOrPlaceIsRefused) {
   EXPECT_EQ(pins.pin(place(4096, 100, 6), {1, 1}).status().code(), StatusCode::kNotFound);
   EXPECT_EQ(pins.pin(place(4096, 101, 5), {1, 1}).status().code(), StatusCode::kNotFound);
   for (uint64_t offset : {uint64_t{1}, kArena, kArena - 64, ~uint64_t{63}}) {
-    EXPECT_EQ(pins.pin(place(offset, 100, 5), {1, 1}).status().code(), StatusCode::kInvalidArgument) << offset;
+    EXPECT_EQ(pins.pin(place(offset, 100, 5), {1, 1}).status().code(), StatusCode::kInvalidArgument)
+        << offset;
   }
-  EXPECT_EQ(pins.pin(place(4096, ~uint64_t{0}, 5), {1, 1}).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(pins.pin(place(4096, ~uint64_t{0}, 5), {1, 1}).status().code(),
+            StatusCode::kInvalidArgument);
 }
 
 TEST_F(PinsTest, RandomPinsAgreeWithTheModelAndSlotsRunOutCleanly) {
@@ -88,7 +91,8 @@ TEST_F(PinsTest, RandomPinsAgreeWithTheModelAndSlotsRunOutCleanly) {
   PinRegistry registry;
   registry.attach(7, block(0), kSlots);
   constexpr int kObjects = 100;
-  for (int i = 0; i < kObjects; ++i) seal_header(arena_, place(i * 4096, 64, i), {1, static_cast<uint64_t>(i)});
+  for (int i = 0; i < kObjects; ++i)
+    seal_header(arena_, place(i * 4096, 64, i), {1, static_cast<uint64_t>(i)});
   std::vector<std::vector<size_t>> held(kObjects);
   size_t pinned = 0, refused = 0;
   for (int step = 0; step < 50000; ++step) {
@@ -112,7 +116,8 @@ TEST_F(PinsTest, RandomPinsAgreeWithTheModelAndSlotsRunOutCleanly) {
       ASSERT_EQ(pins.pinned_objects(), pinned);
       ASSERT_EQ(registry.is_pinned(i * 4096), !held[i].empty());
     }
-    if (step % 5000 == 4999) {  // let go of everything, so that the table is both full and empty in turn
+    if (step % 5000 ==
+        4999) {  // let go of everything, so that the table is both full and empty in turn
       for (auto& slots : held) {
         for (size_t slot : slots) pins.unpin(slot);
         slots.clear();
@@ -138,7 +143,9 @@ class PinRace : public PinsTest {
     for (size_t w = 0; w < kWords; ++w) words[w] = generation;
   }
   // The newest generation of each object, told to readers as a hint that may be stale.
-  std::atomic<uint32_t>* hints() { return reinterpret_cast<std::atomic<uint32_t>*>(arena_ + kArena - 4096); }
+  std::atomic<uint32_t>* hints() {
+    return reinterpret_cast<std::atomic<uint32_t>*>(arena_ + kArena - 4096);
+  }
   std::atomic<uint32_t>* stop() { return hints() + 100; }
 
   int reader(int process, bool obey) {

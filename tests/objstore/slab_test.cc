@@ -16,7 +16,8 @@ constexpr uint64_t kArena = 16 << 20;
 
 class SlabTest : public testing::Test {
  protected:
-  SlabTest() : memory_(static_cast<std::byte*>(std::aligned_alloc(1 << 21, kArena))), table_(kArena, 1) {}
+  SlabTest()
+      : memory_(static_cast<std::byte*>(std::aligned_alloc(1 << 21, kArena))), table_(kArena, 1) {}
   ~SlabTest() override { std::free(memory_); }
 
   Locator lease(ProcessId owner) {

@@ -45,7 +45,8 @@ class SpillTest : public testing::Test {
   }
   static Result<SpillPlace> write(SpillFiles& files, uint64_t n, const Buffer& data) {
     std::optional<Result<SpillPlace>> got;
-    files.write(id(n), data.data(), data.size(), [&](Result<SpillPlace> r) { got.emplace(std::move(r)); });
+    files.write(id(n), data.data(), data.size(),
+                [&](Result<SpillPlace> r) { got.emplace(std::move(r)); });
     settle(files);
     return *got;
   }
@@ -73,10 +74,12 @@ TEST_F(SpillTest, BytesComeBackAndFilesGoWithTheirLastObject) {
   auto files = open();
   std::map<uint64_t, std::pair<SpillPlace, Buffer>> live;
   std::vector<Buffer> data;
-  for (uint64_t n = 0; n < 40; ++n) data.push_back(bytes(n == 7 ? 3 << 20 : n * 4001, static_cast<uint32_t>(n)));
+  for (uint64_t n = 0; n < 40; ++n)
+    data.push_back(bytes(n == 7 ? 3 << 20 : n * 4001, static_cast<uint32_t>(n)));
   for (uint64_t n = 0; n < data.size(); ++n) {
-    files->write(id(n), data[n].data(), data[n].size(),
-                 [&, n](Result<SpillPlace> place) { live.emplace(n, std::pair(place.value(), data[n])); });
+    files->write(id(n), data[n].data(), data[n].size(), [&, n](Result<SpillPlace> place) {
+      live.emplace(n, std::pair(place.value(), data[n]));
+    });
   }
   settle(*files);
   ASSERT_EQ(live.size(), data.size());
@@ -125,7 +128,8 @@ TEST_F(SpillTest, FullDiskIsOutOfMemoryAndLeavesNothing) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root to mount a small tmpfs";
   std::string mounted = dir_.path() + "/small";
   mkdir(mounted.c_str(), 0700);
-  if (mount("tmpfs", mounted.c_str(), "tmpfs", 0, "size=2m") != 0) GTEST_SKIP() << "cannot mount a tmpfs here";
+  if (mount("tmpfs", mounted.c_str(), "tmpfs", 0, "size=2m") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs here";
   {
     auto files = open(8 << 20, mounted + "/spill");
     Buffer small = bytes(100'000, 1), large = bytes(3 << 20, 2), back;
@@ -149,7 +153,8 @@ TEST_F(SpillTest, CloseInTheMiddleOfWorkLeavesNothing) {
   for (int round = 0; round < 5; ++round) {
     auto files = open();
     for (uint64_t n = 0; n < 6; ++n) {
-      files->write(id(n), data.data(), data.size(), [](const Result<SpillPlace>&) { FAIL() << "after close"; });
+      files->write(id(n), data.data(), data.size(),
+                   [](const Result<SpillPlace>&) { FAIL() << "after close"; });
     }
     EXPECT_TRUE(files->close());
     EXPECT_FALSE(std::filesystem::exists(directory()));
@@ -162,7 +167,8 @@ TEST_F(SpillTest, RefusesADirectoryThatIsInUse) {
   ASSERT_TRUE(write(*files, 1, data));
   auto second = SpillFiles::create({directory(), 1 << 20, 1, {}});
   EXPECT_EQ(second.status().code(), StatusCode::kAlreadyExists);
-  EXPECT_EQ(SpillFiles::create({dir_.path() + "/no/such", 1 << 20, 1, {}}).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(SpillFiles::create({dir_.path() + "/no/such", 1 << 20, 1, {}}).status().code(),
+            StatusCode::kNotFound);
 }
 
 TEST_F(SpillTest, FileIsKeptWhileItIsRead) {

@@ -1,4 +1,5 @@
-// A Store with an arena of its own, a recording of its callbacks, and a loop that turns it. Single-threaded.
+// A Store with an arena of its own, a recording of its callbacks, and a loop that turns it.
+// Single-threaded.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -22,13 +23,15 @@ class StoreHarness {
   static constexpr uint64_t kMiB = 1 << 20;
   static constexpr uint32_t kSlots = 256;
 
-  explicit StoreHarness(uint64_t arena_bytes, bool spilling = true, std::string spill_directory = "",
+  explicit StoreHarness(uint64_t arena_bytes, bool spilling = true,
+                        std::string spill_directory = "",
                         std::chrono::milliseconds unknown_grace = std::chrono::milliseconds(50))
       : arena_(make_arena(arena_bytes)) {
     StoreOptions options;
     options.arena = &arena_;
     options.node = 1;
-    if (spilling) options.spill_directory = spill_directory.empty() ? dir_.path() + "/spill" : spill_directory;
+    if (spilling)
+      options.spill_directory = spill_directory.empty() ? dir_.path() + "/spill" : spill_directory;
     options.spill_file_bytes = 4 * kMiB;
     options.unknown_grace = unknown_grace;
     options.space_wait = std::chrono::milliseconds(300);
@@ -54,9 +57,12 @@ class StoreHarness {
   PinTable& join(ProcessId p) {
     auto& memory = tables_[p];
     memory.resize(pin_table_bytes(kSlots) / 8 + 8);
-    auto* block = reinterpret_cast<PinTableBlock*>((reinterpret_cast<uint64_t>(memory.data()) + 63) / 64 * 64);
+    auto* block = reinterpret_cast<PinTableBlock*>(
+        (reinterpret_cast<uint64_t>(memory.data()) + 63) / 64 * 64);
     store->process_joined(p, block, kSlots);
-    return *pins_.emplace(p, std::make_unique<PinTable>(block, kSlots, arena_.read_base(), arena_.bytes()))
+    return *pins_
+                .emplace(p, std::make_unique<PinTable>(block, kSlots, arena_.read_base(),
+                                                       arena_.bytes()))
                 .first->second;
   }
 

@@ -1,5 +1,5 @@
-// A writer is killed with -9 at random points while it fills slabs and extents: every object whose locator it let out is
-// there and whole, and when nobody holds them any more nothing is left.
+// A writer is killed with -9 at random points while it fills slabs and extents: every object whose
+// locator it let out is there and whole, and when nobody holds them any more nothing is left.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -22,9 +22,10 @@ struct Told {
   Locator locator;
 };
 
-// Runs in the child: writes objects until it is killed or out of slabs. A locator leaves by the pipe after its seal.
-void write_until_killed(StoreHarness& h, const std::vector<Locator>& slabs, ProcessId self, int pipe_fd,
-                        uint32_t seed) {
+// Runs in the child: writes objects until it is killed or out of slabs. A locator leaves by the
+// pipe after its seal.
+void write_until_killed(StoreHarness& h, const std::vector<Locator>& slabs, ProcessId self,
+                        int pipe_fd, uint32_t seed) {
   std::mt19937 random(seed);
   SlabWriter writer(h.base(), 1);
   uint64_t count = 0;
@@ -110,8 +111,8 @@ TEST(StoreKillTest, PinsOfAKilledReaderAreGone) {
   ObjectId id = ObjectId::make(1, 1, 10, 1);
   auto locator = h.put(10, id, 1 << 20);
   ASSERT_TRUE(locator);
-  auto* memory = static_cast<PinTableBlock*>(
-      mmap(nullptr, pin_table_bytes(64), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* memory = static_cast<PinTableBlock*>(mmap(
+      nullptr, pin_table_bytes(64), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   ASSERT_NE(memory, MAP_FAILED);
   h.store->process_joined(11, memory, 64);
   pid_t pid = fork();

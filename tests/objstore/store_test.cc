@@ -212,7 +212,8 @@ TEST(StoreTest, CorruptSpillFileIsNeverDelivered) {
   ASSERT_TRUE(h.put(kA, id(2), 14 * kMiB));
   ASSERT_EQ(h.get(kA, id(1), false).state, ValueState::kSpilled);
   {
-    std::fstream file(h.spill_directory() + "/000001", std::ios::in | std::ios::out | std::ios::binary);
+    std::fstream file(h.spill_directory() + "/000001",
+                      std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(1234567);
     file.put('!');
     file.put('?');
@@ -229,7 +230,8 @@ TEST(StoreTest, CorruptSpillFileIsNeverDelivered) {
 TEST(StoreTest, FullDiskEndsInAnErrorThatSaysSo) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root to mount a small tmpfs";
   ScratchDir small;
-  if (mount("tmpfs", small.path().c_str(), "tmpfs", 0, "size=1m") != 0) GTEST_SKIP() << "cannot mount a tmpfs here";
+  if (mount("tmpfs", small.path().c_str(), "tmpfs", 0, "size=1m") != 0)
+    GTEST_SKIP() << "cannot mount a tmpfs here";
   {
     StoreHarness h(16 * kMiB, true, small.path() + "/spill");
     h.join(kA);
@@ -292,7 +294,8 @@ TEST(StoreTest, RandomPutsGetsAndDropsKeepEveryByte) {
       ObjectId o = id(live[at]);
       ObjectEvent e;
       Result<size_t> slot = Status(StatusCode::kNotFound, "not tried");
-      for (int attempt = 0; attempt < 10 && !slot; ++attempt) {  // it may be evicted before we pin it
+      for (int attempt = 0; attempt < 10 && !slot;
+           ++attempt) {  // it may be evicted before we pin it
         e = h.get(kB, o);
         ASSERT_EQ(e.state, ValueState::kArena) << e.bytes;
         slot = pins.pin(e.locator, o);
