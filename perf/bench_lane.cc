@@ -32,7 +32,7 @@ using std::chrono::seconds;
 
 constexpr nanoseconds kNone{0};
 constexpr SpinPolicy kSleepAtOnce{kNone, kNone};
-constexpr SpinPolicy kNeverSleep{kNone, seconds(20)};
+constexpr SpinPolicy kNeverSleep{seconds(20), kNone};
 constexpr uint16_t kPing = 1;
 constexpr uint16_t kStop = 2;
 

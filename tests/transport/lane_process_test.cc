@@ -1,7 +1,9 @@
 // Lanes between real processes: content, order, speed enough to be used, and no lost wake.
 #include <poll.h>
+#include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -62,14 +64,12 @@ struct End {
 
 struct TwoProcesses {
   LaneRegion region = make_region(1 << 20);
-  RegionOffset bell_a = allocate(region, sizeof(BellBlock)),
-               bell_b = allocate(region, sizeof(BellBlock));
+  RegionOffset bell_a = allocate(region, sizeof(BellBlock)), bell_b = allocate(region, sizeof(BellBlock));
   LanePair pair = make_pair(region, bell_a, 0, bell_b, 7);
 };
 
 // Sends each verified message back as it came, `count` times.
-int echo(const LaneRegion& region, const LaneInfo& info, RegionOffset bell, SpinPolicy policy,
-         uint64_t count) {
+int echo(const LaneRegion& region, const LaneInfo& info, RegionOffset bell, SpinPolicy policy, uint64_t count) {
   End end(region, bell, policy);
   Lane lane = open_lane(region, info);
   for (uint64_t i = 0; i < count; ++i) {
@@ -168,6 +168,83 @@ TEST(LaneProcessTest, TwoFloodsInOppositeDirectionsDoNotBlockEachOther) {
   EXPECT_EQ(finish(child), 0);
 }
 
+// The two races that fences decide, as often as possible: each side looks only where the protocol
+// says, and never again of its own accord, so one lost look is a stall.
+constexpr auto kStall = seconds(2);
+
+// What both processes of such a race run for, whatever else the machine does.
+Clock::time_point race_end() { return Clock::now() + milliseconds(1200) * stress(); }
+
+TEST(LostWakeTest, ARecordWhoseSenderFoundTheBitSetIsAlwaysFound) {
+  TwoProcesses two;
+  auto* taken = two.region.at<std::atomic<uint64_t>>(allocate(two.region, sizeof(uint64_t)));
+  pid_t child = spawn([&] {
+    Bell bell(two.region.at<BellBlock>(two.bell_b), kSleepAtOnce);
+    Lane lane = open_lane(two.region, two.pair.b);
+    std::minstd_rand random(static_cast<uint32_t>(seed_or(3)));
+    for (uint64_t received = 0;;) {
+      bell.for_each_ready([&](uint32_t) {
+        if (!lane.peek().has_value()) return true;
+        lane.pop();
+        bool empty = lane.rx_empty();
+        taken->store(++received, std::memory_order_release);
+        // The next record shall come at about the moment when the bit is cleared.
+        for (volatile uint32_t delay = random() % 512; delay > 0;) delay = delay - 1;
+        return empty;
+      });
+      if (!bell.any_ready()) bell.spin(std::chrono::microseconds(5));
+      if (!bell.any_ready()) sched_yield();
+    }
+    return 0;
+  });
+  Lane lane = open_lane(two.region, two.pair.a);
+  uint64_t sent = 0;
+  for (auto end = race_end(); Clock::now() < end;) {
+    lane.send(1, {});
+    ++sent;
+    auto start = Clock::now();
+    for (uint64_t spins = 1; taken->load(std::memory_order_acquire) != sent; ++spins) {
+      if (spins % 256 != 0) continue;
+      sched_yield();
+      ASSERT_LT(Clock::now() - start, kStall) << "record " << sent << " was overlooked";
+    }
+  }
+  kill(child, SIGKILL);
+  EXPECT_EQ(finish(child), 128 + SIGKILL);
+  EXPECT_GT(sent, 1000u);
+}
+
+TEST(LostWakeTest, ASenderThatAskedForSpaceIsAlwaysRung) {
+  TwoProcesses two;
+  pid_t child = spawn([&] {
+    Bell bell(two.region.at<BellBlock>(two.bell_b), SpinPolicy{});
+    Lane lane = open_lane(two.region, two.pair.b);
+    for (;;) {
+      while (lane.peek().has_value()) lane.pop();
+      bell.for_each_ready([&](uint32_t) { return lane.rx_empty(); });
+      if (lane.rx_empty()) bell.wait(Clock::now() + seconds(20));
+    }
+    return 0;
+  });
+  Bell bell(two.region.at<BellBlock>(two.bell_a), SpinPolicy{});
+  Lane lane = open_lane(two.region, two.pair.a);
+  std::string payload = pattern(1, 3000);
+  uint64_t asked = 0;
+  for (auto end = race_end(); Clock::now() < end;) {
+    lane.send(1, wire::as_bytes(payload));
+    for (; lane.overflow_bytes() > 0; ++asked) {
+      auto start = Clock::now();
+      while (!bell.wait(start + kStall)) {
+        ASSERT_LT(Clock::now() - start, kStall) << "not rung, request " << asked;
+      }
+      bell.for_each_ready([&](uint32_t) { return lane.flush(), true; });
+    }
+  }
+  kill(child, SIGKILL);
+  EXPECT_EQ(finish(child), 128 + SIGKILL);
+  EXPECT_GT(asked, 100u);
+}
+
 // One driver and two workers in turn: three processes on two cores, with waits of every kind.
 void round_robin(SpinPolicy policy, uint64_t count) {
   LaneRegion region = make_region(1 << 20);
@@ -177,8 +254,7 @@ void round_robin(SpinPolicy policy, uint64_t count) {
   std::vector<pid_t> children;
   for (uint32_t w = 0; w < 2; ++w) {
     pairs.push_back(make_pair(region, bells[0], w * 100, bells[w + 1], 0));
-    children.push_back(
-        spawn([&, w] { return echo(region, pairs[w].b, bells[w + 1], policy, count / 2); }));
+    children.push_back(spawn([&, w] { return echo(region, pairs[w].b, bells[w + 1], policy, count / 2); }));
   }
   End end(region, bells[0], policy);
   std::vector<Lane> lanes;
@@ -205,8 +281,7 @@ TEST(LostWakeTest, ThreeProcessesByDefault) { round_robin(SpinPolicy{}, 50000 * 
 TEST(LostWakeTest, AnEventLoopThatPollsMissesNothing) {
   constexpr uint64_t kCount = 20000;
   TwoProcesses two;
-  pid_t child =
-      spawn([&] { return echo(two.region, two.pair.b, two.bell_b, kSleepAtOnce, kCount); });
+  pid_t child = spawn([&] { return echo(two.region, two.pair.b, two.bell_b, kSleepAtOnce, kCount); });
   std::string path = "/tmp/sheaf-poll-" + std::to_string(getpid());
   Bell bell(two.region.at<BellBlock>(two.bell_a), kSleepAtOnce);
   auto fd = bell.open_poll_fd(path);
