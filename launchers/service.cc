@@ -1,0 +1,344 @@
+#include "launchers/service.h"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+
+#include <cerrno>
+
+#include "core/json.h"
+#include "core/version.h"
+#include "launchers/child_process.h"
+#include "launchers/service_send.h"
+#include "objstore/memory_limit.h"
+
+namespace sheaf::launchers {
+
+using protocol::ErrorKind;
+using protocol::ErrorRecord;
+using scheduler::AgentEvent;
+using scheduler::ControllerEvent;
+
+namespace {
+
+constexpr size_t kRegionBytes = size_t{16} << 30;          // address space only
+constexpr size_t kMessagesPerRound = 256;                  // of one client, before the others have their turn
+constexpr uint16_t kHeadNode = 1;
+constexpr auto kMemoryInterval = std::chrono::milliseconds(250);
+constexpr double kMemoryThreshold = 0.95;
+constexpr auto kOomKillPause = std::chrono::seconds(1);    // so that the memory of the last victim is back
+constexpr int kKillTimeoutMs = 1500;
+constexpr auto kForEver = std::chrono::hours(24 * 365);
+
+NodeId new_node_id() {
+  NodeId id;
+  SHEAF_CHECK(getrandom(&id, sizeof id, 0) == sizeof id);
+  return id;
+}
+
+// The value of an object that the store lost.
+std::string encode_loss(objstore::LossCause cause, const ObjectId& id) {
+  using objstore::LossCause;
+  ErrorRecord error;
+  std::string name = to_hex(id);
+  switch (cause) {
+    case LossCause::kOwnerDied:
+      error.kind = ErrorKind::kOwnerDied;
+      error.message = fmt::format("object {}: the process that was to make it has died", name);
+      break;
+    case LossCause::kFreed:
+      error.kind = ErrorKind::kObjectFreed;
+      error.message = fmt::format("object {} was freed", name);
+      break;
+    case LossCause::kCorrupt:
+      error.kind = ErrorKind::kObjectLost;
+      error.message = fmt::format("object {}: its spilled bytes cannot be read back", name);
+      break;
+    case LossCause::kUnknown:
+      error.kind = ErrorKind::kObjectLost;
+      error.message = fmt::format("object {} is not known on this node: nobody held it any more, or nobody made it", name);
+      break;
+    case LossCause::kStoreFull:
+      error.kind = ErrorKind::kObjectStoreFull;
+      error.message = fmt::format("object {}: no room to bring it back from disk", name);
+      break;
+  }
+  return wire::encode(error);
+}
+
+}  // namespace
+
+Service::Service(ServiceOptions options)
+    : options_(std::move(options)), loop_(*options_.loop), log_(options_.log), node_id_(new_node_id()),
+      tasks_(static_cast<size_t>(options_.config->get_int("tasks.events_kept"))) {}
+
+Service::~Service() { finish(); }
+
+Result<std::unique_ptr<Service>> Service::create(ServiceOptions options) {
+  auto service = std::unique_ptr<Service>(new Service(std::move(options)));
+  SHEAF_TRY(service->create_parts());
+  return service;
+}
+
+Status Service::create_store() {
+  const Config& config = *options_.config;
+  uint64_t bytes = config.get_bytes("store.memory");
+  if (bytes == 0) bytes = objstore::default_arena_bytes();
+  objstore::ArenaOptions arena_options;
+  if (!config.get_bool("store.huge_pages")) arena_options.first_backing = objstore::ArenaBacking::kMemfd;
+  SHEAF_ASSIGN(auto arena, objstore::Arena::create(bytes, arena_options));
+  arena_ = std::make_unique<objstore::Arena>(std::move(arena));
+
+  objstore::StoreOptions store;
+  store.arena = arena_.get();
+  store.node = kHeadNode;
+  std::string spill = config.get_string("store.spill_dir");
+  store.spill_directory = spill.empty() ? options_.session->spill_directory()
+                                        : fmt::format("{}/sheaf-spill-{}", spill, to_hex(node_id_));
+  store.notify = [this](ProcessId process, const objstore::ObjectEvent& e) {
+    send(process, protocol::MessageType::kObjectReady, protocol::ObjectReady{e.id, e.state, e.bytes, e.locator});
+  };
+  store.space_ready = [this](ProcessId process, uint64_t request, Result<objstore::Locator> answer) {
+    bool slab = slab_requests_.erase({process, request}) > 0;
+    space_answer(process, request, std::move(answer), slab);
+  };
+  store.encode_error = encode_loss;
+  store.wake = [this] {
+    if (!store_woken_.exchange(true)) loop_.wake();
+  };
+  SHEAF_ASSIGN(store_, objstore::Store::create(std::move(store)));
+  return {};
+}
+
+Status Service::create_scheduler() {
+  const Config& config = *options_.config;
+  auto completed = [this](scheduler::JournalCompletion done) {
+    loop_.post([this, done = std::move(done)]() mutable {
+      push(ControllerEvent(scheduler::JournalSynced{std::move(done)}));
+      pump();
+    });
+  };
+  if (options_.embedded) {
+    journal_ = std::make_unique<scheduler::MemoryJournal>(completed);
+  } else {
+    scheduler::SqliteJournalOptions journal;
+    journal.path = options_.session->journal_path();
+    SHEAF_ASSIGN(journal_, scheduler::open_sqlite_journal(std::move(journal), completed));
+  }
+  SHEAF_ASSIGN(auto replay, journal_->replay());
+  for (const std::string& note : replay.quarantined) log_.warning("journal: " + note);
+
+  scheduler::ControllerConfig control;
+  control.warn_interval = config.get_duration("scheduler.warn_interval");
+  controller_ = std::make_unique<scheduler::Controller>(control);
+  for (const std::string& note : controller_->restore(replay.records)) log_.warning("journal: " + note);
+
+  scheduler::AgentConfig agent;
+  agent.node = node_id_;
+  agent.total = offer_.resources;
+  agent.labels = offer_.labels;
+  agent.max_workers = static_cast<uint32_t>(config.get_int("workers.max"));
+  agent.warm_workers = static_cast<uint32_t>(config.get_int("workers.warm"));
+  agent.idle_timeout = config.get_duration("workers.idle_timeout");
+  agent.exit_grace = config.get_duration("workers.exit_grace");
+  agent.spawn_timeout = kForEver;   // the spawner watches; an environment may take long to make
+  agent.starve_after = config.get_duration("scheduler.starve_after");
+  agent.warn_interval = config.get_duration("scheduler.warn_interval");
+  agent_ = std::make_unique<scheduler::Agent>(agent);
+
+  for (auto& action : controller_->start(now())) perform(action);
+  push(ControllerEvent(scheduler::NodeJoined{node_id_, offer_.resources, offer_.labels}));
+  return {};
+}
+
+Status Service::create_parts() {
+  SHEAF_ASSIGN(auto region, transport::LaneRegion::create(kRegionBytes));
+  region_ = std::make_unique<transport::LaneRegion>(std::move(region));
+  SHEAF_TRY(create_store());
+  SHEAF_ASSIGN(offer_, node_offer(*options_.config, options_.overrides, node_id_, arena_->bytes()));
+
+  ClientHooks hooks;
+  hooks.drain = [this](Client& c) { drain_lane(c, SIZE_MAX); };
+  hooks.on_dead = [this](Client& c, const ErrorRecord& cause) { on_dead(c, cause); };
+  hooks.on_reaped = [this](Client& c) { on_reaped(c); };
+  SHEAF_ASSIGN(clients_, Clients::create(loop_, *region_, std::move(hooks)));
+  broker_ = std::make_unique<LaneBroker>(*region_, *clients_);
+  SHEAF_ASSIGN(int fifo, clients_->bell().open_poll_fd(options_.session->bell_directory() + "/1"));
+  SHEAF_TRY(loop_.add_fd(fifo, EPOLLIN, [](uint32_t) {}));   // it only has to end the sleep
+
+  logs_ = std::make_unique<LogRouter>(loop_, options_.session->log_directory(),
+                                      [this](JobId job, protocol::LogLines lines) { deliver_logs(job, std::move(lines)); });
+  SpawnerOptions spawner;
+  spawner.socket_path = options_.session->socket_path();
+  spawner.session_dir = options_.session->path();
+  spawner.worker_program = options_.worker_program;
+  spawner.on_failed = [this](uint64_t token, const ErrorRecord& error) {
+    push(AgentEvent(scheduler::WorkerSpawnFailed{token, error}));
+    if (!pumping_) loop_.post([this] { pump(); });
+  };
+  spawner.on_exit = [this](pid_t pid, int status) { clients_->note_exit(pid, status); };
+  spawner_ = std::make_unique<WorkerSpawner>(loop_, *logs_, std::move(spawner));
+  SHEAF_TRY(create_scheduler());
+  pump();
+
+  EventLoop::RoundHook hook;
+  hook.drain = [this] { return drain_round(); };
+  hook.before_sleep = [this] { return clients_->bell().arm_poll(); };
+  hook.after_sleep = [this] { clients_->bell().disarm_poll(); };
+  loop_.set_round_hook(std::move(hook));
+  return {};
+}
+
+Status Service::serve() {
+  SHEAF_ASSIGN(listener_, Listener::create(loop_, options_.session->socket_path(),
+                                           [this](Greeting g) { greet(std::move(g)); }));
+  if (options_.owner_pid > 0) {
+    owner_ = Fd(static_cast<int>(syscall(SYS_pidfd_open, options_.owner_pid, 0)));
+    if (!owner_) return Status::from_errno("the owning process", errno);
+    SHEAF_TRY(loop_.add_fd(owner_.get(), EPOLLIN, [this](uint32_t) {
+      loop_.remove_fd(owner_.get());
+      begin_shutdown("its driver has ended", std::chrono::milliseconds(0));
+    }));
+  }
+  SHEAF_TRY(options_.session->publish(cluster_json()));
+  arena_->start_prefault();
+  loop_.call_after(kMemoryInterval, [this] { check_memory(); });
+  arm_timer();
+  return {};
+}
+
+std::string Service::cluster_json() const {
+  JsonWriter w;
+  w.begin_object().key("pid").value(getpid());
+  w.key("start_time").value(process_start_time(getpid()));
+  w.key("socket").value(options_.session->socket_path()).key("session_dir").value(options_.session->path());
+  w.key("node_id").value(to_hex(node_id_)).key("head").value(options_.head).key("embedded").value(options_.embedded);
+  auto created = std::chrono::duration_cast<std::chrono::duration<double>>(started_.time_since_epoch());
+  w.key("created").value(created.count()).key("version").value(version()).end_object();
+  return std::move(w).take();
+}
+
+// ---- Rounds
+
+bool Service::drain_round() {
+  bool all_empty = true;
+  clients_->bell().for_each_ready([&](uint32_t lane) {
+    Client* client = clients_->by_lane(lane);
+    bool empty = client == nullptr || drain_lane(*client, kMessagesPerRound);
+    all_empty = all_empty && empty;
+    return empty;
+  });
+  pump();
+  if (store_woken_.exchange(false)) store_->poll(loop_.now());
+  // Only a round that left every lane empty may decide about objects whose counts are still on their way.
+  bool more = !all_empty || store_->quiesce();
+  clients_->sweep();
+  arm_timer();
+  return more;
+}
+
+bool Service::drain_lane(Client& client, size_t budget) {
+  transport::Lane& lane = *client.lane;
+  for (size_t n = 0; n < budget && !client.broken && !client.dead; ++n) {
+    auto message = lane.peek();
+    if (!message) break;
+    dispatch(client, *message);
+    lane.pop();
+  }
+  if (lane.corrupt() && !client.broken) clients_->end_session(client, "its lane holds nonsense");
+  if (client.broken || client.dead) return true;
+  if (lane.overflow_bytes() > 0) lane.flush();
+  return lane.rx_empty();
+}
+
+void Service::pump() {
+  if (pumping_) return;
+  pumping_ = true;
+  while (!events_.empty()) {
+    Event event = std::move(events_.front());
+    events_.pop_front();
+    if (auto* e = std::get_if<AgentEvent>(&event)) {
+      for (auto& action : agent_->handle(*e, now())) perform(action);
+    } else {
+      for (auto& action : controller_->handle(std::get<ControllerEvent>(event), now())) perform(action);
+    }
+  }
+  pumping_ = false;
+}
+
+void Service::arm_timer() {
+  using TimePoint = EventLoop::TimePoint;
+  TimePoint next = TimePoint::max();
+  auto consider = [&next](TimePoint t) { next = std::min(next, t); };
+  if (auto t = agent_->next_tick()) consider(TimePoint(*t));
+  if (auto t = controller_->next_tick()) consider(TimePoint(*t));
+  if (auto t = store_->next_wakeup(loop_.now())) consider(*t);
+  if (timer_ != 0 && timer_at_ == next) return;
+  if (timer_ != 0) loop_.cancel_timer(timer_);
+  timer_ = 0;
+  timer_at_ = next;
+  if (next == TimePoint::max()) return;
+  timer_ = loop_.call_at(next, [this] {
+    timer_ = 0;
+    auto due = [this](const std::optional<scheduler::Time>& t) { return t && *t <= now(); };
+    if (due(agent_->next_tick())) push(AgentEvent(scheduler::Tick{}));
+    if (due(controller_->next_tick())) push(ControllerEvent(scheduler::ControllerTick{}));
+    pump();
+    if (auto t = store_->next_wakeup(loop_.now()); t && *t <= loop_.now()) store_->poll(loop_.now());
+  });
+}
+
+// Of the workers that serve tasks the one that began last loses least; actors lose their state.
+void Service::check_memory() {
+  loop_.call_after(kMemoryInterval, [this] { check_memory(); });
+  MemoryUsage usage = memory_.read();
+  if (usage.fraction() < kMemoryThreshold || loop_.now() - last_oom_kill_ < kOomKillPause) return;
+  const scheduler::WorkerInfo* victim = nullptr;
+  for (const auto& [id, worker] : agent_->workers()) {
+    if (worker.state != scheduler::WorkerState::kLeased && worker.state != scheduler::WorkerState::kActor) continue;
+    if (victim != nullptr && victim->state != worker.state) {
+      if (worker.state == scheduler::WorkerState::kLeased) victim = &worker;
+    } else if (victim == nullptr || worker.since > victim->since) {
+      victim = &worker;
+    }
+  }
+  Client* client = victim != nullptr ? clients_->alive(victim->process) : nullptr;
+  if (client == nullptr) return;
+  last_oom_kill_ = loop_.now();
+  std::string text = fmt::format(
+      "the worker (pid {}) was killed because the node runs out of memory: {} MiB of {} MiB are in use, it had {} MiB "
+      "of its own", client->pid, usage.used >> 20, usage.limit >> 20, private_memory_of(client->pid) >> 20);
+  log_.warning(text);
+  clients_->kill(*client, {ErrorKind::kOutOfMemory, text, {}, {}});
+}
+
+// ---- The end
+
+void Service::begin_shutdown(const std::string& reason, std::chrono::milliseconds grace) {
+  if (stopping_) return;
+  stopping_ = true;
+  log_.info("ending: " + reason);
+  listener_->close();
+  for (const auto& [id, client] : clients_->all()) {
+    if (client->kind == protocol::ClientKind::kWorker && client->alive()) {
+      send(*client, protocol::MessageType::kExit, protocol::Exit{false, reason});
+    }
+  }
+  loop_.call_after(grace, [this] { loop_.stop(); });
+}
+
+void Service::finish() {
+  if (finished_) return;
+  finished_ = true;
+  if (listener_) listener_->close();
+  if (spawner_) spawner_->stop();
+  if (!kill_descendants(kKillTimeoutMs)) log_.warning("some child processes could not be ended");
+  if (logs_) logs_->finish_all();
+  for (Status s : {store_ ? store_->close() : Status(), journal_ ? journal_->close() : Status()}) {
+    if (!s.is_ok()) log_.error(s.to_string());
+  }
+  if (arena_) arena_->stop_prefault();
+  loop_.set_round_hook({});
+}
+
+}  // namespace sheaf::launchers

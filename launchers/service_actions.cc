@@ -1,0 +1,136 @@
+// Service: performing what the agent and the controller decided.
+#include <fmt/format.h>
+
+#include "launchers/service.h"
+#include "launchers/service_send.h"
+
+namespace sheaf::launchers {
+
+using protocol::ErrorKind;
+using protocol::ErrorRecord;
+using protocol::MessageType;
+using scheduler::AgentEvent;
+using scheduler::ControllerEvent;
+
+namespace {
+constexpr size_t kLogOverflowMax = 4 << 20;   // waiting in a driver's lane: it does not read them
+}
+
+void Service::perform(scheduler::AgentAction& action) {
+  std::visit([this](auto& a) { act(a); }, action);
+}
+
+void Service::perform(scheduler::ControllerAction& action) {
+  std::visit([this](auto& a) { act(a); }, action);
+}
+
+// ---- The agent's
+
+void Service::act(scheduler::SpawnWorker& a) {
+  auto job = controller_->jobs().find(a.key.job);
+  if (job == controller_->jobs().end() || stopping_) {
+    ErrorRecord error{ErrorKind::kSystem, "the job is not known", {}, {}};
+    return push(AgentEvent(scheduler::WorkerSpawnFailed{a.token, error}));
+  }
+  spawner_->spawn(a.token, a.key, job->second.spec);
+}
+
+void Service::act(scheduler::GrantLease& a) {
+  Client* client = clients_->alive(a.client);
+  if (client == nullptr) return;
+  Client* worker = clients_->find(a.worker);
+  SHEAF_CHECK(worker != nullptr);   // its death is in the agent's queue, and the dead are swept after that has run
+  auto lane = connect(*client, *worker);
+  if (!lane) {
+    ErrorRecord error{ErrorKind::kSystem, "no memory for another lane", {}, {}};
+    push(AgentEvent(scheduler::LeaseReturned{a.client, a.lease, false}));
+    return send(*client, MessageType::kLeaseRefused, protocol::LeaseRefused{a.class_id, error});
+  }
+  send(*client, MessageType::kLeaseGrant, protocol::LeaseGrant{a.class_id, a.lease, a.worker, *lane, a.devices});
+  if (!worker->dead) return;
+  // It died while the grant was on its way: the client counts the lease, then loses it, as if it had died later.
+  ErrorRecord error{ErrorKind::kWorkerCrashed, "the worker died before it could be handed out", {}, {}};
+  tell_peer_down(*client, worker->id, error);
+  if (worker->reaped) broker_->let_go(worker->id, client->id);
+}
+
+void Service::act(scheduler::RecallLease& a) {
+  send(a.client, MessageType::kLeaseRecall, protocol::LeaseRecall{a.lease});
+}
+
+void Service::act(scheduler::RefuseLease& a) {
+  send(a.client, MessageType::kLeaseRefused, protocol::LeaseRefused{a.class_id, a.error});
+}
+
+void Service::act(scheduler::StartActor& a) {
+  send(a.worker, MessageType::kActorStart, protocol::ActorStart{*a.spec, a.incarnation, a.job, a.devices});
+}
+
+void Service::act(scheduler::KillWorker& a) {
+  if (Client* client = clients_->find(a.process)) clients_->kill(*client, a.cause);
+}
+
+void Service::act(scheduler::ExitWorker& a) {
+  send(a.process, MessageType::kExit, protocol::Exit{a.graceful, a.reason});
+}
+
+void Service::act(scheduler::WarnClient& a) {
+  Client* client = clients_->alive(a.process);
+  bool is_driver = client != nullptr && client->kind == protocol::ClientKind::kDriver;
+  ProcessId to = is_driver ? a.process : driver_of(a.job);
+  log_.warning(a.text);
+  send(to, MessageType::kWarning, protocol::Warning{a.text});
+}
+
+void Service::act(scheduler::ToController& a) {
+  push(ControllerEvent(scheduler::FromNode{node_id_, std::move(a.report)}));
+}
+
+// ---- The controller's
+
+void Service::act(scheduler::AppendJournal& a) { journal_->append(a.sequence, std::move(a.records)); }
+
+void Service::act(scheduler::Reply& a) { reply(a.process, a.request, Status(a.code, a.message), a.payload); }
+
+void Service::act(scheduler::ToNode& a) { push(AgentEvent(scheduler::FromController{std::move(a.message)})); }
+
+void Service::act(scheduler::PushActorUpdate& a) {
+  Client* to = clients_->alive(a.process);
+  if (to == nullptr) return;
+  if (a.update.state == protocol::ActorState::kAlive) {
+    Client* actor = clients_->find(a.update.process);
+    if (actor == nullptr || actor->dead) return;   // the next update says so
+    auto lane = connect(*to, *actor);
+    if (!lane) return;
+    a.update.lane = *lane;
+  }
+  send(*to, MessageType::kActorUpdate, a.update);
+}
+
+void Service::act(scheduler::PushGroupUpdate& a) { send(a.process, MessageType::kGroupUpdate, a.update); }
+
+void Service::act(scheduler::WarnJob& a) {
+  log_.warning(a.text);
+  send(driver_of(a.job), MessageType::kWarning, protocol::Warning{a.text});
+}
+
+void Service::act(scheduler::ActorAccepted& a) { store_->hold(kDaemonProcess, 0, a.spec->holds, {}); }
+
+void Service::act(scheduler::ActorGone& a) { store_->hold(kDaemonProcess, 0, {}, a.spec->holds); }
+
+void Service::act(scheduler::JobFinished& a) { SHEAF_LOG(log_, kInfo, "job {} has ended", a.job); }
+
+ProcessId Service::driver_of(JobId job) const {
+  auto it = controller_->jobs().find(job);
+  return it == controller_->jobs().end() ? 0 : it->second.driver;
+}
+
+void Service::deliver_logs(JobId job, protocol::LogLines lines) {
+  auto it = controller_->jobs().find(job);
+  if (it == controller_->jobs().end() || !it->second.spec.log_to_driver) return;
+  Client* driver = clients_->alive(it->second.driver);
+  if (driver == nullptr || driver->lane->overflow_bytes() > kLogOverflowMax) return;
+  send(*driver, MessageType::kLogLines, lines);
+}
+
+}  // namespace sheaf::launchers

@@ -1,0 +1,242 @@
+// Service: what each message of a client does.
+#include <fmt/format.h>
+
+#include "launchers/service.h"
+#include "launchers/service_send.h"
+#include "launchers/state_report.h"
+
+namespace sheaf::launchers {
+
+using protocol::MessageType;
+using scheduler::AgentEvent;
+using scheduler::ControllerEvent;
+
+namespace {
+constexpr auto kFlushWait = std::chrono::milliseconds(200);
+constexpr uint32_t kPrestartWorkersMax = 2;
+constexpr auto kShutdownGrace = std::chrono::milliseconds(500);
+}  // namespace
+
+template <class T>
+std::optional<T> Service::read(Client& client, wire::Bytes body) {
+  auto message = wire::decode<T>(body);
+  if (message) return std::move(*message);
+  clients_->end_session(client, "a message cannot be decoded");
+  return std::nullopt;
+}
+
+template <class T>
+void Service::to_controller(Client& client, uint64_t request, wire::Bytes body) {
+  if (auto m = read<T>(client, body)) push(ControllerEvent(scheduler::From<T>{client.id, request, std::move(*m)}));
+}
+
+void Service::dispatch(Client& client, const transport::Message& message) {
+  wire::Reader reader(message.payload);
+  protocol::Envelope envelope;
+  reader(envelope);
+  if (!reader.ok()) return clients_->end_session(client, "a message has no envelope");
+  wire::Bytes body = reader.take(reader.remaining());
+  auto type = static_cast<MessageType>(message.type);
+  if (dispatch_object(client, type, envelope.request, body) || dispatch_control(client, type, envelope.request, body) ||
+      dispatch_other(client, type, envelope.request, body)) {
+    return;
+  }
+  clients_->end_session(client, fmt::format("unknown message type {:#x}", message.type));
+}
+
+bool Service::dispatch_object(Client& client, MessageType type, uint64_t request, wire::Bytes body) {
+  auto check = [&](const Status& s) {
+    if (!s.is_ok()) clients_->end_session(client, s.to_string());
+  };
+  switch (type) {
+    case MessageType::kObjectSeal:
+      if (auto m = read<protocol::ObjectSeal>(client, body)) {
+        check(store_->seal(client.id, m->id, m->locator, m->holder, m->contained));
+      }
+      return true;
+    case MessageType::kObjectPublish:
+      if (auto m = read<protocol::ObjectPublish>(client, body)) {
+        check(store_->publish(client.id, m->id, m->state, std::move(m->bytes), m->contained));
+      }
+      return true;
+    case MessageType::kHold:
+      if (auto m = read<protocol::Hold>(client, body)) store_->hold(client.id, m->process, m->add, m->drop);
+      return true;
+    case MessageType::kObjectSubscribe:
+      if (auto m = read<protocol::ObjectSubscribe>(client, body)) {
+        store_->subscribe(client.id, m->ids, m->restore, loop_.now());
+      }
+      return true;
+    case MessageType::kObjectFree:
+      if (auto m = read<protocol::ObjectFree>(client, body)) {
+        store_->free(m->ids);
+        reply(client.id, request, Status::ok());
+      }
+      return true;
+    case MessageType::kExtentAbort:
+      if (auto m = read<protocol::ExtentAbort>(client, body)) store_->abort_extent(client.id, m->locator);
+      return true;
+    case MessageType::kExtentAlloc:
+      if (auto m = read<protocol::ExtentAlloc>(client, body)) {
+        auto wait = std::chrono::milliseconds(m->wait_ms);
+        auto answer = store_->alloc_extent(client.id, request, m->payload_bytes, wait, loop_.now());
+        if (answer) space_answer(client.id, request, std::move(*answer), false);
+      }
+      return true;
+    case MessageType::kSlabLease:
+      if (auto answer = store_->lease_slab(client.id, request, loop_.now())) {
+        space_answer(client.id, request, std::move(*answer), true);
+      } else {
+        slab_requests_.insert({client.id, request});
+      }
+      return true;
+    default: return false;
+  }
+}
+
+void Service::space_answer(ProcessId process, uint64_t request, Result<objstore::Locator> answer, bool slab) {
+  if (!answer) return reply(process, request, answer.status());
+  const objstore::Locator& l = *answer;
+  reply(process, request, Status::ok(),
+        slab ? wire::encode(protocol::SlabLeaseReply{l.offset, l.length, l.generation})
+             : wire::encode(protocol::ExtentAllocReply{l}));
+}
+
+bool Service::dispatch_control(Client& client, MessageType type, uint64_t request, wire::Bytes body) {
+  switch (type) {
+    case MessageType::kRegisterJob: register_job(client, request, body); return true;
+    case MessageType::kKvPut: to_controller<protocol::KvPut>(client, request, body); return true;
+    case MessageType::kKvGet: to_controller<protocol::KvGet>(client, request, body); return true;
+    case MessageType::kKvDelete: to_controller<protocol::KvDelete>(client, request, body); return true;
+    case MessageType::kKvKeys: to_controller<protocol::KvKeys>(client, request, body); return true;
+    case MessageType::kActorCreate: to_controller<protocol::ActorCreate>(client, request, body); return true;
+    case MessageType::kActorSubscribe: to_controller<protocol::ActorSubscribe>(client, request, body); return true;
+    case MessageType::kActorHold: to_controller<protocol::ActorHold>(client, request, body); return true;
+    case MessageType::kActorKill: to_controller<protocol::ActorKill>(client, request, body); return true;
+    case MessageType::kActorLookup: to_controller<protocol::ActorLookup>(client, request, body); return true;
+    case MessageType::kActorNames: to_controller<protocol::ActorNames>(client, request, body); return true;
+    case MessageType::kActorStarted: to_controller<protocol::ActorStarted>(client, request, body); return true;
+    case MessageType::kActorExiting: to_controller<protocol::ActorExiting>(client, request, body); return true;
+    case MessageType::kGroupCreate: to_controller<protocol::GroupCreate>(client, request, body); return true;
+    case MessageType::kGroupRemove: to_controller<protocol::GroupRemove>(client, request, body); return true;
+    case MessageType::kGroupSubscribe: to_controller<protocol::GroupSubscribe>(client, request, body); return true;
+    case MessageType::kLeaseRequest:
+      if (auto m = read<protocol::LeaseRequest>(client, body)) {
+        push(AgentEvent(scheduler::LeaseRequested{client.id, client.job, m->class_id, std::move(m->spec), m->backlog}));
+      }
+      return true;
+    case MessageType::kLeaseReturn:
+      if (auto m = read<protocol::LeaseReturn>(client, body)) {
+        push(AgentEvent(scheduler::LeaseReturned{client.id, m->lease, m->worker_exits}));
+      }
+      return true;
+    case MessageType::kBlocked: push(AgentEvent(scheduler::WorkerBlocked{client.id})); return true;
+    case MessageType::kUnblocked: push(AgentEvent(scheduler::WorkerUnblocked{client.id})); return true;
+    case MessageType::kKillProcess:
+      if (auto m = read<protocol::KillProcess>(client, body)) kill_process(client, request, m->process);
+      return true;
+    default: return false;
+  }
+}
+
+// The job's number is needed by the very next message of the same client.
+void Service::register_job(Client& client, uint64_t request, wire::Bytes body) {
+  auto m = read<protocol::RegisterJob>(client, body);
+  if (!m) return;
+  bool python = !m->python.empty();
+  if (python) spawner_->warm(*m);
+  push(ControllerEvent(scheduler::From<protocol::RegisterJob>{client.id, request, std::move(*m)}));
+  pump();
+  client.job = controller_->job_of(client.id);
+  if (!python || client.job == 0) return;
+  auto cpus = scheduler::amount_of(offer_.resources, scheduler::kCpu) / protocol::kResourceUnit;
+  auto count = static_cast<uint32_t>(std::clamp<int64_t>(cpus, 0, kPrestartWorkersMax));
+  if (count > 0) push(AgentEvent(scheduler::Prestart{{client.job, "python", ""}, count}));
+}
+
+void Service::kill_process(Client& client, uint64_t request, ProcessId target) {
+  pump();
+  auto it = agent_->workers().find(target);
+  if (it == agent_->workers().end() || it->second.key.job != client.job) {
+    return reply(client.id, request, {StatusCode::kNotFound, "no such worker of this job"});
+  }
+  push(AgentEvent(scheduler::KillRequested{client.job, target}));
+  pump();
+  reply(client.id, request, Status::ok());
+}
+
+bool Service::dispatch_other(Client& client, MessageType type, uint64_t request, wire::Bytes body) {
+  switch (type) {
+    case MessageType::kStateQuery:
+      if (auto m = read<protocol::StateQuery>(client, body)) state_query(client, request, std::move(*m));
+      return true;
+    case MessageType::kMetricsPush:
+      if (auto m = read<protocol::MetricsPush>(client, body)) pushed_metrics_.add(client.id, *m);
+      return true;
+    case MessageType::kTaskEvents:
+      if (auto m = read<protocol::TaskEvents>(client, body)) {
+        tasks_.add(*m, client.id, client.pid, client.job, client.kind == protocol::ClientKind::kWorker);
+      }
+      return true;
+    case MessageType::kFlushDone:
+      if (auto m = read<protocol::FlushRequest>(client, body)) flush_done(client, m->ticket);
+      return true;
+    case MessageType::kShutdownCluster:
+      if (auto m = read<protocol::ShutdownCluster>(client, body)) {
+        reply(client.id, request, Status::ok());
+        begin_shutdown(m->reason.empty() ? "a client asked for it" : m->reason, kShutdownGrace);
+      }
+      return true;
+    case MessageType::kDrainNode:
+      push(AgentEvent(scheduler::DrainRequested{}));
+      reply(client.id, request, Status::ok());
+      return true;
+    default: return false;
+  }
+}
+
+// ---- Questions
+
+void Service::state_query(Client& client, uint64_t request, protocol::StateQuery query) {
+  bool needs_flush = query.what == "tasks" || query.what == "metrics";
+  Flush flush{client.id, request, query, {}, 0};
+  uint64_t ticket = next_ticket_++;
+  if (needs_flush) {
+    for (const auto& [id, other] : clients_->all()) {
+      if (!other->alive() || other->broken || other->kind == protocol::ClientKind::kTool) continue;
+      flush.awaited.insert(id);
+      send(*other, MessageType::kFlushRequest, protocol::FlushRequest{ticket});
+    }
+  }
+  if (flush.awaited.empty()) return answer_query(client.id, request, query);
+  flush.timer = loop_.call_after(kFlushWait, [this, ticket] { finish_flush(ticket); });
+  flushes_.emplace(ticket, std::move(flush));
+}
+
+void Service::flush_done(Client& client, uint64_t ticket) {
+  if (auto it = flushes_.find(ticket); it != flushes_.end()) {
+    it->second.awaited.erase(client.id);
+    if (it->second.awaited.empty()) finish_flush(ticket);
+  } else if (auto f = fences_.find(ticket); f != fences_.end() && f->second.client == client.id) {
+    for (ProcessId gone : f->second.gone) broker_->let_go(client.id, gone);
+    fences_.erase(f);
+  }
+}
+
+void Service::finish_flush(uint64_t ticket) {
+  auto it = flushes_.find(ticket);
+  if (it == flushes_.end()) return;
+  Flush flush = std::move(it->second);
+  flushes_.erase(it);
+  loop_.cancel_timer(flush.timer);
+  answer_query(flush.asker, flush.request, flush.query);
+}
+
+void Service::answer_query(ProcessId asker, uint64_t request, const protocol::StateQuery& query) {
+  pump();
+  auto answer = StateReporter(*this).report(query);
+  if (!answer) return reply(asker, request, answer.status());
+  reply(asker, request, Status::ok(), wire::encode(*answer));
+}
+
+}  // namespace sheaf::launchers
