@@ -82,7 +82,9 @@ class ClassDescription:
             )
         else:
             description = ClassDescription(
-                blob.decode("utf-8", "replace") or "Actor", {}, open_methods=True
+                blob.decode("utf-8", "replace").removeprefix("cpp:") or "Actor",
+                {},
+                open_methods=True,
             )
         if len(_descriptions_by_blob) > 1000:
             _descriptions_by_blob.clear()

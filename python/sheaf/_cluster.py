@@ -9,17 +9,7 @@ import sys
 from . import _core, _daemon
 from ._state import state
 
-_IGNORED_SETTINGS = (
-    "include_dashboard",
-    "dashboard_port",
-    "job_config",
-    "logging_format",
-    "enable_resource_isolation",
-    "cgroup_path",
-    "system_reserved_cpu",
-    "system_reserved_memory",
-    "proxy_server_url",
-)
+_NODE_ARGUMENTS = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory")
 # Private parameters that programs written for Ray pass; they have no meaning here.
 _IGNORED_PRIVATE = {
     "_enable_object_reconstruction",
@@ -135,37 +125,35 @@ def init(
         with sheaf.init(num_cpus=2):
             print(sheaf.cluster_resources())
     """
+    return _init(dict(locals()))
+
+
+def _init(given: dict) -> SheafContext:
     if state.mode is not None:
-        if ignore_reinit_error or state.mode == "worker":
+        if given["ignore_reinit_error"] or state.mode == "worker":
             return state.context or SheafContext(_address_info())
         raise RuntimeError(
             "Maybe you called init twice by accident? Pass 'ignore_reinit_error=True' or call "
             "'shutdown()' first."
         )
-    if local_mode:
+    if given["local_mode"]:
         _warn("local_mode is not supported: tasks run in worker processes as always.")
-    config = _system_config(kwargs)
-    if address is None and "_temp_dir" in kwargs:
-        kwargs.pop("_temp_dir")
-    _check_arguments(
-        num_cpus, num_gpus, resources, labels, object_store_memory, namespace, runtime_env
-    )
-    where = _resolve(address)
+    config = _system_config(given["kwargs"])
+    level = _log_level(given["logging_level"])
+    if level != "info":
+        config.setdefault("log.level", level)
+    amounts = [given[name] for name in _NODE_ARGUMENTS]
+    namespace, runtime_env = given["namespace"], given["runtime_env"]
+    _check_arguments(*amounts, namespace, runtime_env)
+    where = _resolve(given["address"])
     with state.lock:
         if where is None:
-            node = node_arguments(
-                num_cpus, num_gpus, resources, labels, object_store_memory, config
-            )
-            _start_embedded(node)
+            _start_embedded(node_arguments(*amounts, config))
         else:
-            _refuse_node_arguments(num_cpus, num_gpus, resources, labels, object_store_memory)
+            _refuse_node_arguments(*amounts)
             _connect(where, "driver")
-        _register(
-            namespace,
-            runtime_env,
-            True if log_to_driver is None else bool(log_to_driver),
-            job_config,
-        )
+        shown = given["log_to_driver"]
+        _register(namespace, runtime_env, shown is None or bool(shown), given["job_config"])
     atexit.register(shutdown)
     return state.context
 
@@ -262,7 +250,20 @@ def _system_config(kwargs: dict) -> dict:
         raise RuntimeError(f"Unknown keyword argument(s): {', '.join(sorted(unknown))}")
     if not isinstance(config, dict):
         raise TypeError(f"The _system_config must be a dict, but got {type(config)}")
-    return config
+    # Our settings have a dot in their names; Ray's have none and mean nothing here.
+    foreign = [name for name in config if "." not in name]
+    if foreign:
+        _warn(f"ignored settings of Ray in _system_config: {', '.join(sorted(foreign))}")
+    return {name: value for name, value in config.items() if "." in name}
+
+
+def _log_level(level) -> str:
+    if not isinstance(level, str):
+        steps = ((40, "error"), (30, "warning"), (20, "info"))
+        return next((name for least, name in steps if level >= least), "debug")
+    level = level.lower()
+    known = {"debug": "debug", "info": "info", "warning": "warning", "warn": "warning"}
+    return known.get(level, "error")
 
 
 def _check_arguments(
@@ -313,14 +314,8 @@ def check_namespace(namespace) -> None:
         raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
 
 
-def _refuse_node_arguments(num_cpus, num_gpus, resources, labels, object_store_memory) -> None:
-    given = {
-        "num_cpus": num_cpus,
-        "num_gpus": num_gpus,
-        "resources": resources,
-        "labels": labels,
-        "object_store_memory": object_store_memory,
-    }
+def _refuse_node_arguments(*amounts) -> None:
+    given = dict(zip(_NODE_ARGUMENTS, amounts))
     named = [name for name, value in given.items() if value is not None]
     if named:
         raise ValueError(

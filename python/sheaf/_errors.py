@@ -232,6 +232,23 @@ def _unpack_chain(chain, text):
     return links[0] if links and links[0] is not None else _x.UnserializableException(text)
 
 
+def task_error_parts(error) -> tuple:
+    """What `restore_task_error` makes the error of again."""
+    cause = error.cause
+    chain = [_pack_one(link) for link in _cause_chain(cause)] if cause is not None else []
+    place = (error.proctitle, error.pid, error.ip, error.actor_repr, error.__dict__["_actor_id"])
+    return error.function_name, error.traceback_str, chain, *place
+
+
+def restore_task_error(
+    function_name, text, chain, proctitle, pid, ip, actor_repr, actor_id, dual=False
+):
+    """A `RayTaskError` from its parts; ``dual``: also of the cause's type."""
+    cause = _unpack_chain(chain, text) if chain else None
+    error = _x.RayTaskError(function_name, text, cause, proctitle, pid, ip, actor_repr, actor_id)
+    return as_instanceof_cause(error) if dual else error
+
+
 # ---- One error, two types
 
 # Type of the cause -> class derived from RayTaskError and from it, or None.
@@ -317,17 +334,7 @@ def _make_dual_class(cause_cls):
         return getattr(self.__dict__["cause"], name)
 
     def reduce(self):
-        plain = _x.RayTaskError(
-            self.function_name,
-            self.traceback_str,
-            self.cause,
-            self.proctitle,
-            self.pid,
-            self.ip,
-            self.actor_repr,
-            self.__dict__["_actor_id"],
-        )
-        return as_instanceof_cause, (plain,)
+        return restore_task_error, (*task_error_parts(self), True)
 
     def text(self):
         return self.__dict__["traceback_str"].strip("\n")

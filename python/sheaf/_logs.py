@@ -51,6 +51,11 @@ class LogPrinter:
             for line in text.split("\n") if text else [""]:
                 self._take(pid, is_stderr, name, line)
 
+    def expire(self) -> None:
+        """Reports folded lines whose time is over."""
+        with self._lock:
+            self._expire(self._clock())
+
     def flush(self) -> None:
         """Reports what is still folded."""
         with self._lock:
@@ -99,24 +104,45 @@ class LogPrinter:
 
 
 _printer: LogPrinter | None = None
+_reader: threading.Thread | None = None
 
 
 def start() -> None:
     """From now on lines of this job's workers are shown here."""
-    global _printer
+    global _printer, _reader
     from . import _core
 
     fold = "0" not in (os.environ.get("SHEAF_DEDUP_LOGS"), os.environ.get("RAY_DEDUP_LOGS"))
-    colour = {"0": False, "1": True}.get(
-        os.environ.get("SHEAF_COLOR", os.environ.get("RAY_COLOR_PREFIX", ""))
-    )
-    _printer = LogPrinter(fold=fold, colour=colour)
-    _core.set_log_handler(_printer)
+    setting = os.environ.get("SHEAF_COLOR", os.environ.get("RAY_COLOR_PREFIX", ""))
+    _printer = LogPrinter(fold=fold, colour={"0": False, "1": True}.get(setting))
+    _core._want_log_lines(True)
+    _reader = threading.Thread(target=_read, args=(_printer,), name="sheaf-logs", daemon=True)
+    _reader.start()
+
+
+def _read(printer: LogPrinter) -> None:
+    from . import _core
+
+    while _printer is printer:
+        lines = _core._take_log_lines()
+        for line in lines:
+            printer(*line)
+        if not lines:
+            printer.expire()
 
 
 def stop() -> None:
-    """Reports what is still folded and shows no more."""
-    global _printer
+    """Shows what has arrived, reports what is still folded, and shows no more."""
+    global _printer, _reader
     printer, _printer = _printer, None
-    if printer is not None:
-        printer.flush()
+    reader, _reader = _reader, None
+    if printer is None:
+        return
+    from . import _core
+
+    _core._want_log_lines(False)
+    if reader is not threading.current_thread():
+        reader.join(2.0)
+    for line in _core._take_log_lines():
+        printer(*line)
+    printer.flush()

@@ -140,6 +140,7 @@ def _engine_method_options(hold: "_Hold", name: str, options: dict) -> dict:
         "max_pending_calls": max(description.max_pending_calls, 0),
         "enable_task_events": options.get("enable_task_events", True),
         "signature": check_from_table(row.parameters) if row is not None else None,
+        "blob": "cpp:" if description.open_methods else "",
     }
 
 
@@ -360,7 +361,7 @@ def create(actor_class: ActorClass, options: dict, args: tuple, kwargs: dict) ->
         if existing is not None:
             return existing
     class_id = export_class(user_class)
-    spec, blob = _actor_spec(options, description, name_space)
+    spec, blob = actor_spec(options, description, name_space)
     actor_id, existing_blob = _core.create_actor(class_id, spec, args, kwargs)
     if existing_blob is not None:
         return handle_from_blob(actor_id, existing_blob, retain=False)
@@ -376,9 +377,8 @@ def _lookup(name: str, name_space: str) -> ActorHandle | None:
     return handle_from_blob(actor_id, blob)
 
 
-def _actor_spec(
-    options: dict, description: ClassDescription, name_space: str
-) -> tuple[dict, bytes]:
+def actor_spec(options: dict, description: ClassDescription, name_space: str) -> tuple[dict, bytes]:
+    """``(the engine's form, the handle's bytes)`` of a new actor with these checked options."""
     from ._runtime_env import prepare_json
     from .util.scheduling_strategies import strategy_dict
 

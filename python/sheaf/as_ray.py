@@ -20,7 +20,7 @@ ENVIRONMENT = "SHEAF_AS_RAY"
 # Places that moved
 _ALIASES = {
     "ray.cloudpickle": "cloudpickle",
-    "ray._raylet": "sheaf.ids",
+    "ray._raylet": "sheaf._private.raylet",
     "ray.worker": "sheaf._private.worker",
 }
 

@@ -166,16 +166,9 @@ class RayTaskError(RayError):
         return _errors.as_instanceof_cause(self)
 
     def __reduce__(self):
-        return RayTaskError, (
-            self.function_name,
-            self.traceback_str,
-            self.cause,
-            self.proctitle,
-            self.pid,
-            self.ip,
-            self.actor_repr,
-            self._actor_id,
-        )
+        from . import _errors
+
+        return _errors.restore_task_error, _errors.task_error_parts(self)
 
     def __str__(self) -> str:
         return self.traceback_str.strip("\n")

@@ -161,16 +161,15 @@ class JobID(BaseID):
     @classmethod
     def from_int(cls, number: int) -> "JobID":
         """The identity of job ``number``."""
-        return cls(int(number).to_bytes(4, "little"))
+        return cls(int(number).to_bytes(4, "big"))
 
     def int(self) -> int:
         """The job's number."""
-        return int_from(self._binary)
+        return _number(self._binary)
 
 
-def int_from(binary: bytes) -> int:
-    """Little-endian bytes as a number."""
-    return int.from_bytes(binary, "little")
+def _number(binary: bytes) -> int:
+    return int.from_bytes(binary, "big")
 
 
 def hex_of(value) -> str:

@@ -199,15 +199,23 @@ def _placed_in(function: RemoteFunction, group: bytes):
 def make_bound_task(function_id: bytes, function, name: str, options: dict):
     """The engine's call for one function with one set of options."""
     from ._signature import argument_check, is_generator
-    from .util.scheduling_strategies import strategy_dict
+
+    shown = getattr(function, "__qualname__", name)
+    engine = engine_options(options, shown, is_generator(function), argument_check(function))
+    return _core.BoundTask(function_id, engine)
+
+
+def engine_options(options: dict, name: str, is_generator: bool, check) -> dict:
+    """Checked options of a task in the engine's form; ``check`` is what `argument_check` gives."""
     from ._runtime_env import prepare_json
+    from .util.scheduling_strategies import strategy_dict
 
     num_returns = options.get("num_returns")
     if num_returns is None:
-        num_returns = "streaming" if is_generator(function) else 1
+        num_returns = "streaming" if is_generator else 1
     max_retries = options.get("max_retries")
     retry = options.get("retry_exceptions", False)
-    engine_options = {
+    return {
         "resources": _options.resource_map(options, 1),
         "strategy": strategy_dict(options),
         "runtime_env": prepare_json(options.get("runtime_env")),
@@ -216,12 +224,11 @@ def make_bound_task(function_id: bytes, function, name: str, options: dict):
         "max_retries": _DEFAULT_MAX_RETRIES if max_retries is None else max_retries,
         "retry_exceptions": retry if isinstance(retry, bool) else list(retry),
         "max_calls": options.get("max_calls") or 0,
-        "name": options.get("name") or getattr(function, "__qualname__", name),
+        "name": options.get("name") or name,
         "generator_backpressure": _backpressure(options.get("_generator_backpressure_num_objects")),
         "enable_task_events": options.get("enable_task_events", True),
-        "signature": argument_check(function),
+        "signature": check,
     }
-    return _core.BoundTask(function_id, engine_options)
 
 
 def _backpressure(value) -> int:

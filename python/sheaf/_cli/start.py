@@ -56,7 +56,7 @@ def start(
     )
     if session_dir:
         arguments += ["--session-dir", os.path.abspath(session_dir)]
-    daemon = Daemon(["--head", *arguments])
+    daemon = Daemon(arguments if block else ["--daemonize", *arguments])
     description = daemon.ready()
     if as_json:
         print_json(description)

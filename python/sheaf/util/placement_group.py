@@ -59,8 +59,11 @@ class PlacementGroup:
         """A reference that becomes ready when all bundles are reserved; its value is this
         handle.
         """
-        ensure_connected()
-        return _core.group_ready_ref(self.id.binary())
+        from .._api import remote
+        from .scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        strategy = PlacementGroupSchedulingStrategy(self)
+        return remote(_itself).options(num_cpus=0, scheduling_strategy=strategy).remote(self)
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Waits until all bundles are reserved; False when they are not after so many seconds."""
@@ -83,6 +86,10 @@ class PlacementGroup:
 
     def __reduce__(self):
         return PlacementGroup, (self.id, self.bundle_cache)
+
+
+def _itself(group):
+    return group
 
 
 def placement_group(

@@ -14,6 +14,7 @@ from .rows import COLUMNS, Row, check_filters, make_row, matches
 DEFAULT_LIMIT = 100
 DEFAULT_TIMEOUT_S = 30
 MAX_LIMIT = 10_000
+_IDENTITIES = ("actor_id", "task_id", "object_id", "node_id", "placement_group_id", "job_id")
 
 
 class StateApiClient:
@@ -85,7 +86,7 @@ def _list(what: str, address, filters, limit) -> list[Row]:
         )
     checked = check_filters(filters)
     _connect(address)
-    rows, _ = query(what, limit=MAX_LIMIT)
+    rows, _ = query(what, _for_daemon(checked), MAX_LIMIT)
     found = []
     for raw in rows:
         row = make_row(what, raw)
@@ -94,6 +95,15 @@ def _list(what: str, address, filters, limit) -> list[Row]:
             if len(found) == limit:
                 break
     return found
+
+
+def _for_daemon(filters) -> dict:
+    # The daemon compares text exactly; only identities are known to be written one way.
+    return {
+        column: value
+        for column, operator, value in filters
+        if operator == "=" and isinstance(value, str) and column in _IDENTITIES
+    }
 
 
 def _get(what: str, identity: str, address) -> Row | None:

@@ -145,6 +145,8 @@ def make_row(what: str, raw: dict) -> Row:
         column = {"submitted": "creation"}.get(unit, unit) + "_time_ms"
         if raw.get(f"{unit}_ns") and not row.get(column):
             row[column] = raw[f"{unit}_ns"] // 1_000_000
+    if isinstance(row.get("worker_id"), int):
+        row["worker_id"] = _worker_hex(row["worker_id"])
     for column in COLUMNS.get(what, ()):
         row.setdefault(column, None)
     return row
@@ -180,3 +182,15 @@ def check_filters(filters) -> list[tuple]:
 
 def _text(value) -> str:
     return str(value).lower()
+
+
+def _worker_hex(process: int) -> str | None:
+    """The identity that `RuntimeContext.get_worker_id` gives in that process; None for none."""
+    from ..._state import state
+    from ...ids import WorkerID
+
+    if process == 0:
+        return None
+    session = state.session
+    node, incarnation = session.get("node", 0), session.get("incarnation", 0)
+    return WorkerID.from_process(node, incarnation, process).hex()
