@@ -27,9 +27,18 @@ struct Unit {
   std::string_view name;
   double factor;
 };
-constexpr Unit kByteUnits[] = {{"", 1}, {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
-                               {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
-constexpr Unit kTimeUnits[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"min", 60e9}, {"h", 3600e9}};
+constexpr Unit kByteUnits[] = {{"", 1},
+                               {"B", 1},
+                               {"KB", 1e3},
+                               {"MB", 1e6},
+                               {"GB", 1e9},
+                               {"TB", 1e12},
+                               {"KiB", 1024.0},
+                               {"MiB", 1048576.0},
+                               {"GiB", 1073741824.0},
+                               {"TiB", 1099511627776.0}};
+constexpr Unit kTimeUnits[] = {{"ns", 1},  {"us", 1e3},   {"ms", 1e6},
+                               {"s", 1e9}, {"min", 60e9}, {"h", 3600e9}};
 
 std::string_view type_name(ConfigType type) {
   switch (type) {
@@ -127,18 +136,20 @@ bool toml_type_fits(ConfigType type, const toml::node& node) {
 
 std::string config_env_name(std::string_view key) {
   std::string name(kPrefix);
-  for (char c : key) name += c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  for (char c : key)
+    name += c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   return name;
 }
 
 std::string config_markdown() {
   std::string out = "| key | type | default | environment | meaning |\n|---|---|---|---|---|\n";
-  static constexpr std::string_view kNames[] = {"bool", "int", "float", "text", "bytes", "duration"};
+  static constexpr std::string_view kNames[] = {"bool", "int",   "float",
+                                                "text", "bytes", "duration"};
   for (const ConfigKey& key : config_schema()) {
     std::string fallback = key.fallback.empty() ? "(empty)" : "`" + std::string(key.fallback) + "`";
     std::string type(kNames[static_cast<size_t>(key.type)]);
-    out += "| `" + std::string(key.key) + "` | " + type + " | " + fallback + " | `" + config_env_name(key.key) + "` | " +
-           std::string(key.doc) + " |\n";
+    out += "| `" + std::string(key.key) + "` | " + type + " | " + fallback + " | `" +
+           config_env_name(key.key) + "` | " + std::string(key.doc) + " |\n";
   }
   out += "\nVariables that are no configuration:\n\n| variable | meaning |\n|---|---|\n";
   for (const OtherVariable& variable : other_variables()) {
@@ -154,10 +165,12 @@ Config::Config() {
   }
 }
 
-Result<Config> Config::load(const std::string& file, const std::map<std::string, std::string>& environment) {
+Result<Config> Config::load(const std::string& file,
+                            const std::map<std::string, std::string>& environment) {
   Config config;
   std::string path = file;
-  if (auto it = environment.find("SHEAF_CONFIG"); path.empty() && it != environment.end()) path = it->second;
+  if (auto it = environment.find("SHEAF_CONFIG"); path.empty() && it != environment.end())
+    path = it->second;
   if (!path.empty()) {
     std::ifstream in(path, std::ios::binary);
     if (!in) return Status(StatusCode::kNotFound, "cannot read configuration file " + path);
@@ -178,8 +191,10 @@ Status Config::apply_toml(std::string_view text, const std::string& origin) {
   for (const auto& [section, node] : parsed.table()) {
     const toml::table* table = node.as_table();
     if (table == nullptr) {
-      return invalid(origin, "'" + std::string(section.str()) + "' stands outside a section; did you mean '" +
-                                 nearest(section.str(), [](std::string_view k) { return std::string(k); }) + "'?");
+      return invalid(
+          origin, "'" + std::string(section.str()) + "' stands outside a section; did you mean '" +
+                      nearest(section.str(), [](std::string_view k) { return std::string(k); }) +
+                      "'?");
     }
     for (const auto& [name, value] : *table) {
       std::string full = std::string(section.str()) + "." + std::string(name.str());
@@ -200,8 +215,11 @@ Status Config::apply_environment(const std::map<std::string, std::string>& envir
   for (auto it = environment.lower_bound(std::string(kPrefix)); it != environment.end(); ++it) {
     const auto& [name, text] = *it;
     if (!name.starts_with(kPrefix)) break;
-    if (std::ranges::any_of(kFreePrefixes, [&](std::string_view p) { return name.starts_with(p); })) continue;
-    if (std::ranges::any_of(other_variables(), [&](const OtherVariable& v) { return name == v.name; })) continue;
+    if (std::ranges::any_of(kFreePrefixes, [&](std::string_view p) { return name.starts_with(p); }))
+      continue;
+    if (std::ranges::any_of(other_variables(),
+                            [&](const OtherVariable& v) { return name == v.name; }))
+      continue;
     auto known = names.find(name);
     if (known == names.end()) {
       std::string close = nearest(name, config_env_name);
@@ -216,18 +234,21 @@ Status Config::set(std::string_view name, std::string_view text, std::string_vie
   const ConfigKey* key = find_key(name);
   if (key == nullptr) {
     return invalid(origin, "unknown key '" + std::string(name) + "'; did you mean '" +
-                               nearest(name, [](std::string_view k) { return std::string(k); }) + "'?");
+                               nearest(name, [](std::string_view k) { return std::string(k); }) +
+                               "'?");
   }
   Result<Value> value = parse(*key, text);
   if (!value) return invalid(origin, std::string(value.status().message()));
-  settings_.insert_or_assign(std::string(name), Setting{key, *value, std::string(text), std::string(origin)});
+  settings_.insert_or_assign(std::string(name),
+                             Setting{key, *value, std::string(text), std::string(origin)});
   return Status::ok();
 }
 
 Result<Config::Value> Config::parse(const ConfigKey& key, std::string_view text) {
   auto wrong = [&] {
-    return Status(StatusCode::kInvalidArgument, std::string(key.key) + " must be " + std::string(type_name(key.type)) +
-                                                    ", not '" + std::string(text) + "'");
+    return Status(StatusCode::kInvalidArgument, std::string(key.key) + " must be " +
+                                                    std::string(type_name(key.type)) + ", not '" +
+                                                    std::string(text) + "'");
   };
   double number = 0;
   switch (key.type) {
@@ -245,7 +266,8 @@ Result<Config::Value> Config::parse(const ConfigKey& key, std::string_view text)
     }
     case ConfigType::kDouble: {
       auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-      if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(number)) return wrong();
+      if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(number))
+        return wrong();
       break;
     }
     case ConfigType::kBytes:
@@ -256,7 +278,8 @@ Result<Config::Value> Config::parse(const ConfigKey& key, std::string_view text)
       break;
   }
   if (!(number >= key.least && number <= key.most)) {
-    return Status(StatusCode::kInvalidArgument, std::string(key.key) + " is out of range: '" + std::string(text) + "'");
+    return Status(StatusCode::kInvalidArgument,
+                  std::string(key.key) + " is out of range: '" + std::string(text) + "'");
   }
   if (key.type == ConfigType::kDouble) return Value(number);
   return Value(static_cast<int64_t>(number));
@@ -269,8 +292,12 @@ const Config::Setting& Config::setting(std::string_view key, ConfigType type) co
   return it->second;
 }
 
-bool Config::get_bool(std::string_view key) const { return std::get<bool>(setting(key, ConfigType::kBool).value); }
-int64_t Config::get_int(std::string_view key) const { return std::get<int64_t>(setting(key, ConfigType::kInt).value); }
+bool Config::get_bool(std::string_view key) const {
+  return std::get<bool>(setting(key, ConfigType::kBool).value);
+}
+int64_t Config::get_int(std::string_view key) const {
+  return std::get<int64_t>(setting(key, ConfigType::kInt).value);
+}
 double Config::get_double(std::string_view key) const {
   return std::get<double>(setting(key, ConfigType::kDouble).value);
 }
@@ -301,7 +328,8 @@ std::map<std::string, std::string> current_environment() {
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
     std::string_view text(*entry);
     size_t equals = text.find('=');
-    if (equals != std::string_view::npos) out.emplace(text.substr(0, equals), text.substr(equals + 1));
+    if (equals != std::string_view::npos)
+      out.emplace(text.substr(0, equals), text.substr(equals + 1));
   }
   return out;
 }

@@ -14,7 +14,8 @@ namespace {
 constexpr int kEventsPerRound = 64;
 constexpr std::chrono::nanoseconds kLongestSleep = std::chrono::seconds(60);
 
-// epoll data of a watch. The generation tells a watch from an earlier one on the same descriptor number.
+// epoll data of a watch. The generation tells a watch from an earlier one on the same descriptor
+// number.
 uint64_t pack(int fd, uint32_t generation) {
   return uint64_t{generation} << 32 | static_cast<uint32_t>(fd);
 }
@@ -54,7 +55,8 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create() {
 EventLoop::~EventLoop() = default;
 
 Status EventLoop::add_fd(int fd, uint32_t events, FdHandler handler) {
-  if (watches_.contains(fd)) return Status(StatusCode::kAlreadyExists, "descriptor is watched already");
+  if (watches_.contains(fd))
+    return Status(StatusCode::kAlreadyExists, "descriptor is watched already");
   uint32_t generation = next_generation_++;
   epoll_event event{};
   event.events = events;
@@ -116,7 +118,8 @@ void EventLoop::post(Closure closure) {
 
 void EventLoop::wake() {
   uint64_t one = 1;
-  (void)!::write(wake_fd_.get(), &one, sizeof one);  // EAGAIN: the counter is full, so the loop wakes anyway
+  (void)!::write(wake_fd_.get(), &one,
+                 sizeof one);  // EAGAIN: the counter is full, so the loop wakes anyway
 }
 
 void EventLoop::stop() {
@@ -133,7 +136,8 @@ bool EventLoop::run_once(std::chrono::nanoseconds max_sleep) {
   now_ = Clock::now();
   size_t ran = run_posted() + run_timers();
   bool more = hook_.drain && hook_.drain();
-  std::chrono::nanoseconds sleep = more || ran > 0 ? std::chrono::nanoseconds(0) : sleep_budget(max_sleep);
+  std::chrono::nanoseconds sleep =
+      more || ran > 0 ? std::chrono::nanoseconds(0) : sleep_budget(max_sleep);
 
   epoll_event events[kEventsPerRound];
   int count = wait_for_events(events, kEventsPerRound, sleep);
@@ -154,7 +158,8 @@ size_t EventLoop::run_posted() {
 }
 
 size_t EventLoop::run_timers() {
-  // Only what was there when the round began: a timer that re-arms itself with no delay must not starve the rest.
+  // Only what was there when the round began: a timer that re-arms itself with no delay must not
+  // starve the rest.
   const TimerId end = next_timer_;
   size_t ran = 0;
   for (auto it = timers_.begin(); it != timers_.end() && it->first.first <= now_;) {

@@ -22,7 +22,8 @@ struct Fault {
   std::atomic<uint64_t> passages{0};
 };
 
-// Leaked: points may be passed while static destructors run. Replaced only by tests, between operations.
+// Leaked: points may be passed while static destructors run. Replaced only by tests, between
+// operations.
 std::list<Fault>& faults() {
   static auto* list = new std::list<Fault>();
   return *list;
@@ -41,10 +42,14 @@ bool parse_fault(const std::string& item, Fault* fault) {
   fault->name = item.substr(0, first);
   if (!parse_number(item.substr(first + 1, second - first - 1), &fault->nth)) return false;
   std::string action = item.substr(second + 1);
-  if (action == "kill") fault->action = FaultAction::kKill;
-  else if (action == "exit") fault->action = FaultAction::kExit;
-  else if (action == "stop") fault->action = FaultAction::kStop;
-  else if (action == "fail") fault->action = FaultAction::kFail;
+  if (action == "kill")
+    fault->action = FaultAction::kKill;
+  else if (action == "exit")
+    fault->action = FaultAction::kExit;
+  else if (action == "stop")
+    fault->action = FaultAction::kStop;
+  else if (action == "fail")
+    fault->action = FaultAction::kFail;
   else if (action.starts_with("sleep=")) {
     uint64_t ms = 0;
     if (!parse_number(action.substr(6), &ms)) return false;
@@ -60,7 +65,8 @@ bool arm_from_environment() {
   const char* list = std::getenv("SHEAF_FAULT");
   if (list == nullptr || *list == 0) return false;
   if (!arm_faults(list)) {
-    std::fprintf(stderr, "sheaf: malformed SHEAF_FAULT '%s': use <name>:<nth>:<action>,...\n", list);
+    std::fprintf(stderr, "sheaf: malformed SHEAF_FAULT '%s': use <name>:<nth>:<action>,...\n",
+                 list);
     abort();
   }
   return true;

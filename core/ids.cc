@@ -18,10 +18,14 @@ std::optional<std::array<uint64_t, 2>> id_from_hex(std::string_view text) {
   for (size_t i = 0; i < 32; ++i) {
     char c = text[i];
     uint64_t digit = 0;
-    if (c >= '0' && c <= '9') digit = static_cast<uint64_t>(c - '0');
-    else if (c >= 'a' && c <= 'f') digit = static_cast<uint64_t>(c - 'a' + 10);
-    else if (c >= 'A' && c <= 'F') digit = static_cast<uint64_t>(c - 'A' + 10);
-    else return std::nullopt;
+    if (c >= '0' && c <= '9')
+      digit = static_cast<uint64_t>(c - '0');
+    else if (c >= 'a' && c <= 'f')
+      digit = static_cast<uint64_t>(c - 'a' + 10);
+    else if (c >= 'A' && c <= 'F')
+      digit = static_cast<uint64_t>(c - 'A' + 10);
+    else
+      return std::nullopt;
     halves[i / 16] = halves[i / 16] << 4 | digit;
   }
   return halves;

@@ -9,8 +9,8 @@ namespace {
 constexpr int kMaxDepth = 64;
 constexpr size_t kMaxBytes = 64 << 20;
 
-// Length of the valid UTF-8 sequence at the front of `s`, 0 when there is none. Overlong forms, surrogates and values
-// above U+10FFFF are invalid.
+// Length of the valid UTF-8 sequence at the front of `s`, 0 when there is none. Overlong forms,
+// surrogates and values above U+10FFFF are invalid.
 size_t utf8_length(std::string_view s) {
   auto byte = [&](size_t i) { return static_cast<unsigned char>(s[i]); };
   auto tail = [&](size_t i) { return i < s.size() && (byte(i) & 0xc0) == 0x80; };
@@ -83,7 +83,8 @@ class Parser {
 
   Result<JsonValue> parse() {
     JsonValue value;
-    if (text_.size() > kMaxBytes) return Status(StatusCode::kInvalidArgument, "JSON text exceeds 64 MiB");
+    if (text_.size() > kMaxBytes)
+      return Status(StatusCode::kInvalidArgument, "JSON text exceeds 64 MiB");
     if (parse_value(&value, 0)) {
       skip_space();
       if (at_ == text_.size()) return value;
@@ -107,7 +108,8 @@ class Parser {
                                                     std::to_string(column) + ": " + error_);
   }
   void skip_space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r'))
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\t' || text_[at_] == '\r'))
       ++at_;
   }
   bool accept(char c) {

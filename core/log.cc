@@ -27,7 +27,8 @@ class SpdlogSink : public LogSink {
     set_level(level);
   }
   void write(LogLevel level, std::string_view component, std::string_view text) override {
-    spdlog::details::log_msg message(spdlog::string_view_t(component.data(), component.size()), to_spdlog(level),
+    spdlog::details::log_msg message(spdlog::string_view_t(component.data(), component.size()),
+                                     to_spdlog(level),
                                      spdlog::string_view_t(text.data(), text.size()));
     try {
       sink_->log(message);
@@ -45,7 +46,8 @@ class SpdlogSink : public LogSink {
 
  private:
   bool due_for_flush(spdlog::log_clock::time_point now) {
-    int64_t second = std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch()).count();
+    int64_t second =
+        std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch()).count();
     return flushed_second_.exchange(second, std::memory_order_relaxed) != second;
   }
 
@@ -68,32 +70,35 @@ std::string_view to_string(LogLevel level) {
 }
 
 Result<LogLevel> parse_log_level(std::string_view text) {
-  for (LogLevel level : {LogLevel::kTrace, LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarning, LogLevel::kError,
-                         LogLevel::kOff}) {
+  for (LogLevel level : {LogLevel::kTrace, LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarning,
+                         LogLevel::kError, LogLevel::kOff}) {
     if (text == to_string(level)) return level;
   }
-  return Status(StatusCode::kInvalidArgument, "unknown log level '" + std::string(text) +
-                                                  "': use trace, debug, info, warning, error or off");
+  return Status(StatusCode::kInvalidArgument,
+                "unknown log level '" + std::string(text) +
+                    "': use trace, debug, info, warning, error or off");
 }
 
 std::shared_ptr<LogSink> make_stderr_sink(LogLevel level) {
   return std::make_shared<SpdlogSink>(std::make_shared<spdlog::sinks::stderr_sink_mt>(), level);
 }
 
-Result<std::shared_ptr<LogSink>> make_file_sink(const std::string& path, LogLevel level, size_t max_bytes,
-                                                size_t keep) {
+Result<std::shared_ptr<LogSink>> make_file_sink(const std::string& path, LogLevel level,
+                                                size_t max_bytes, size_t keep) {
   try {
     auto sink = std::make_shared<spdlog::sinks::rotating_file_sink_mt>(path, max_bytes, keep);
     return std::shared_ptr<LogSink>(std::make_shared<SpdlogSink>(std::move(sink), level));
   } catch (const std::exception& error) {
-    return Status(StatusCode::kInvalidArgument, "cannot open log file " + path + ": " + error.what());
+    return Status(StatusCode::kInvalidArgument,
+                  "cannot open log file " + path + ": " + error.what());
   }
 }
 
 bool LogRateLimit::allow(std::chrono::steady_clock::time_point now, uint64_t* suppressed) {
   int64_t now_ns = std::chrono::nanoseconds(now.time_since_epoch()).count();
   int64_t next = next_ns_.load(std::memory_order_relaxed);
-  if (now_ns < next || !next_ns_.compare_exchange_strong(next, now_ns + interval_.count(), std::memory_order_relaxed)) {
+  if (now_ns < next || !next_ns_.compare_exchange_strong(next, now_ns + interval_.count(),
+                                                         std::memory_order_relaxed)) {
     suppressed_.fetch_add(1, std::memory_order_relaxed);
     return false;
   }

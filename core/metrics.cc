@@ -14,10 +14,14 @@ constexpr std::string_view kPrefix = "sheaf_";
 std::string escape(std::string_view text, bool quotes) {
   std::string out;
   for (char c : text) {
-    if (c == '\\') out += "\\\\";
-    else if (c == '\n') out += "\\n";
-    else if (c == '"' && quotes) out += "\\\"";
-    else out += c;
+    if (c == '\\')
+      out += "\\\\";
+    else if (c == '\n')
+      out += "\\n";
+    else if (c == '"' && quotes)
+      out += "\\\"";
+    else
+      out += c;
   }
   return out;
 }
@@ -31,7 +35,8 @@ std::string format_number(double value) {
   return buffer;
 }
 
-void append_histogram(std::string& out, const std::string& name, MetricTags tags, const Histogram& h) {
+void append_histogram(std::string& out, const std::string& name, MetricTags tags,
+                      const Histogram& h) {
   uint64_t cumulative = 0;
   std::vector<uint64_t> counts = h.counts();
   for (size_t i = 0; i < counts.size(); ++i) {
@@ -46,7 +51,8 @@ void append_histogram(std::string& out, const std::string& name, MetricTags tags
 
 }  // namespace
 
-Histogram::Histogram(std::vector<uint64_t> bounds) : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {
+Histogram::Histogram(std::vector<uint64_t> bounds)
+    : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {
   SHEAF_CHECK(std::is_sorted(bounds_.begin(), bounds_.end()));
 }
 
@@ -68,28 +74,32 @@ std::vector<uint64_t> doubling_bounds(uint64_t first, size_t count) {
   return bounds;
 }
 
-MetricRegistry::Family& MetricRegistry::family(const std::string& name, const std::string& help, Kind kind) {
+MetricRegistry::Family& MetricRegistry::family(const std::string& name, const std::string& help,
+                                               Kind kind) {
   auto [it, added] = families_.try_emplace(name, Family{kind, help, {}});
   SHEAF_CHECK(it->second.kind == kind);
   return it->second;
 }
 
-Counter& MetricRegistry::counter(const std::string& name, const std::string& help, const MetricTags& tags) {
+Counter& MetricRegistry::counter(const std::string& name, const std::string& help,
+                                 const MetricTags& tags) {
   std::lock_guard lock(mutex_);
   auto [it, added] = family(name, help, Kind::kCounter).members.try_emplace(tags, counters_.size());
   return added ? counters_.emplace_back() : counters_[it->second];
 }
 
-Gauge& MetricRegistry::gauge(const std::string& name, const std::string& help, const MetricTags& tags) {
+Gauge& MetricRegistry::gauge(const std::string& name, const std::string& help,
+                             const MetricTags& tags) {
   std::lock_guard lock(mutex_);
   auto [it, added] = family(name, help, Kind::kGauge).members.try_emplace(tags, gauges_.size());
   return added ? gauges_.emplace_back() : gauges_[it->second];
 }
 
-Histogram& MetricRegistry::histogram(const std::string& name, const std::string& help, std::vector<uint64_t> bounds,
-                                     const MetricTags& tags) {
+Histogram& MetricRegistry::histogram(const std::string& name, const std::string& help,
+                                     std::vector<uint64_t> bounds, const MetricTags& tags) {
   std::lock_guard lock(mutex_);
-  auto [it, added] = family(name, help, Kind::kHistogram).members.try_emplace(tags, histograms_.size());
+  auto [it, added] =
+      family(name, help, Kind::kHistogram).members.try_emplace(tags, histograms_.size());
   return added ? histograms_.emplace_back(std::move(bounds)) : histograms_[it->second];
 }
 
@@ -97,14 +107,18 @@ std::string MetricRegistry::text() const {
   std::lock_guard lock(mutex_);
   std::string out;
   for (const auto& [name, family] : families_) {
-    const char* type = family.kind == Kind::kCounter ? "counter" : family.kind == Kind::kGauge ? "gauge" : "histogram";
+    const char* type = family.kind == Kind::kCounter ? "counter"
+                       : family.kind == Kind::kGauge ? "gauge"
+                                                     : "histogram";
     append_metric_family(out, name, family.help, type);
     for (const auto& [tags, index] : family.members) {
       switch (family.kind) {
         case Kind::kCounter:
           append_metric_sample(out, name, tags, static_cast<double>(counters_[index].value()));
           break;
-        case Kind::kGauge: append_metric_sample(out, name, tags, static_cast<double>(gauges_[index].value())); break;
+        case Kind::kGauge:
+          append_metric_sample(out, name, tags, static_cast<double>(gauges_[index].value()));
+          break;
         case Kind::kHistogram: append_histogram(out, name, tags, histograms_[index]); break;
       }
     }
@@ -112,12 +126,15 @@ std::string MetricRegistry::text() const {
   return out;
 }
 
-void append_metric_family(std::string& out, std::string_view name, std::string_view help, std::string_view type) {
+void append_metric_family(std::string& out, std::string_view name, std::string_view help,
+                          std::string_view type) {
   std::string full = std::string(kPrefix) + std::string(name);
-  out += "# HELP " + full + " " + escape(help, false) + "\n# TYPE " + full + " " + std::string(type) + "\n";
+  out += "# HELP " + full + " " + escape(help, false) + "\n# TYPE " + full + " " +
+         std::string(type) + "\n";
 }
 
-void append_metric_sample(std::string& out, std::string_view name, const MetricTags& tags, double value) {
+void append_metric_sample(std::string& out, std::string_view name, const MetricTags& tags,
+                          double value) {
   out += kPrefix;
   out += name;
   if (!tags.empty()) {

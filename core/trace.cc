@@ -25,14 +25,16 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 }  // namespace
 
 TraceRing::TraceRing(size_t capacity)
-    : mask_(capacity == 0 ? 0 : std::bit_ceil(capacity) - 1), slots_(capacity == 0 ? 0 : std::bit_ceil(capacity)) {}
+    : mask_(capacity == 0 ? 0 : std::bit_ceil(capacity) - 1),
+      slots_(capacity == 0 ? 0 : std::bit_ceil(capacity)) {}
 
 void TraceRing::record(const TraceEvent& event) {
   if (slots_.empty()) return;
   uint64_t ticket = next_.fetch_add(1, kRelaxed);
   Slot& slot = slots_[ticket & mask_];
   slot.sequence.store(0, kRelaxed);
-  std::atomic_thread_fence(std::memory_order_release);  // the mark above is seen before any member below
+  std::atomic_thread_fence(
+      std::memory_order_release);  // the mark above is seen before any member below
   slot.category.store(event.category, kRelaxed);
   slot.name.store(event.name, kRelaxed);
   slot.start_ns.store(event.start_ns, kRelaxed);
@@ -54,10 +56,12 @@ std::vector<TraceEvent> TraceRing::snapshot() const {
   for (uint64_t ticket = begin; ticket < end; ++ticket) {
     const Slot& slot = slots_[ticket & mask_];
     if (slot.sequence.load(std::memory_order_acquire) != ticket + 1) continue;
-    TraceEvent event{slot.category.load(kRelaxed), slot.name.load(kRelaxed), slot.start_ns.load(kRelaxed),
-                     slot.duration_ns.load(kRelaxed), slot.argument.load(kRelaxed), slot.thread.load(kRelaxed)};
+    TraceEvent event{slot.category.load(kRelaxed), slot.name.load(kRelaxed),
+                     slot.start_ns.load(kRelaxed), slot.duration_ns.load(kRelaxed),
+                     slot.argument.load(kRelaxed), slot.thread.load(kRelaxed)};
     std::atomic_thread_fence(std::memory_order_acquire);
-    if (slot.sequence.load(kRelaxed) == ticket + 1) out.push_back(event);  // else overwritten under us
+    if (slot.sequence.load(kRelaxed) == ticket + 1)
+      out.push_back(event);  // else overwritten under us
   }
   return out;
 }
@@ -70,8 +74,10 @@ std::string TraceRing::chrome_json(int pid) const {
     json.key("name").value(event.name).key("cat").value(event.category);
     json.key("ph").value(event.duration_ns < 0 ? "i" : "X");
     json.key("ts").value(static_cast<double>(event.start_ns) / 1000.0);
-    if (event.duration_ns < 0) json.key("s").value("t");
-    else json.key("dur").value(static_cast<double>(event.duration_ns) / 1000.0);
+    if (event.duration_ns < 0)
+      json.key("s").value("t");
+    else
+      json.key("dur").value(static_cast<double>(event.duration_ns) / 1000.0);
     json.key("pid").value(pid).key("tid").value(event.thread);
     json.key("args").begin_object().key("arg").value(event.argument).end_object();
     json.end_object();

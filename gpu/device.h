@@ -1,8 +1,10 @@
-// Device memory behind one interface: which devices there are, their memory, and copies to, from and between them.
+// Device memory behind one interface: which devices there are, their memory, and copies to, from
+// and between them.
 //
-// Backends: `hostdev`, fake devices in host memory, which every machine has and every test runs on; `cuda` comes
-// later, by dlopen, behind the same interface. Memory is addressed by {device, offset}, never by a raw pointer: the
-// bytes need not be reachable by the CPU. Calls are synchronous. Owned by one thread.
+// Backends: `hostdev`, fake devices in host memory, which every machine has and every test runs on;
+// `cuda` comes later, by dlopen, behind the same interface. Memory is addressed by {device,
+// offset}, never by a raw pointer: the bytes need not be reachable by the CPU. Calls are
+// synchronous. Owned by one thread.
 #pragma once
 
 #include <cstddef>
@@ -57,8 +59,9 @@ class DeviceBackend {
   virtual Result<Fd> export_memory(uint32_t device) = 0;
 };
 
-// Fake devices. `topology` lists them: "<count>x<bytes>[@<numa node>],...", as "2x1GiB@0,1x512MiB". Memory is a sparse
-// memfd per device: it costs what is written. kInvalidArgument names the part that cannot be read.
+// Fake devices. `topology` lists them: "<count>x<bytes>[@<numa node>],...", as "2x1GiB@0,1x512MiB".
+// Memory is a sparse memfd per device: it costs what is written. kInvalidArgument names the part
+// that cannot be read.
 Result<std::unique_ptr<DeviceBackend>> make_hostdev(std::string_view topology);
 
 }  // namespace sheaf::gpu

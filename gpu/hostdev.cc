@@ -18,12 +18,16 @@ constexpr uint64_t kMostBytes = uint64_t{1} << 40;
 
 class HostDevice {
  public:
-  HostDevice(Fd fd, std::byte* base, uint64_t bytes) : fd_(std::move(fd)), base_(base), bytes_(bytes) {
+  HostDevice(Fd fd, std::byte* base, uint64_t bytes)
+      : fd_(std::move(fd)), base_(base), bytes_(bytes) {
     free_.emplace(0, bytes);
   }
   HostDevice(HostDevice&& other) noexcept
-      : fd_(std::move(other.fd_)), base_(std::exchange(other.base_, nullptr)), bytes_(other.bytes_),
-        free_(std::move(other.free_)), used_(std::move(other.used_)) {}
+      : fd_(std::move(other.fd_)),
+        base_(std::exchange(other.base_, nullptr)),
+        bytes_(other.bytes_),
+        free_(std::move(other.free_)),
+        used_(std::move(other.used_)) {}
   ~HostDevice() {
     if (base_ != nullptr) ::munmap(base_, bytes_);
   }
@@ -31,8 +35,10 @@ class HostDevice {
   static Result<HostDevice> create(uint64_t bytes) {
     Fd fd(::memfd_create("sheaf-hostdev", MFD_CLOEXEC));
     if (!fd) return Status::from_errno("memfd_create", errno);
-    if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) return Status::from_errno("ftruncate", errno);
-    void* base = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
+    if (::ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0)
+      return Status::from_errno("ftruncate", errno);
+    void* base =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
     if (base == MAP_FAILED) return Status::from_errno("mmap of a fake device", errno);
     return HostDevice(std::move(fd), static_cast<std::byte*>(base), bytes);
   }
@@ -48,7 +54,8 @@ class HostDevice {
       used_.emplace(offset, bytes);
       return offset;
     }
-    return Status(StatusCode::kOutOfMemory, "fake device has no free range of " + std::to_string(need) + " bytes");
+    return Status(StatusCode::kOutOfMemory,
+                  "fake device has no free range of " + std::to_string(need) + " bytes");
   }
 
   bool free(uint64_t offset, uint64_t bytes) {
@@ -118,7 +125,8 @@ class HostDevBackend : public DeviceBackend {
     return DeviceMemory{device, offset, bytes};
   }
   Status free(const DeviceMemory& memory) override {
-    if (memory.device >= devices_.size() || !devices_[memory.device].free(memory.offset, memory.bytes)) {
+    if (memory.device >= devices_.size() ||
+        !devices_[memory.device].free(memory.offset, memory.bytes)) {
       return bad_range();
     }
     return Status::ok();
@@ -129,7 +137,8 @@ class HostDevBackend : public DeviceBackend {
 
   Status copy_in(const DeviceMemory& to, uint64_t at, std::span<const std::byte> from) override {
     if (!inside(to, at, from.size())) return bad_range();
-    if (!from.empty()) std::memcpy(devices_[to.device].at(to.offset + at), from.data(), from.size());
+    if (!from.empty())
+      std::memcpy(devices_[to.device].at(to.offset + at), from.data(), from.size());
     return Status::ok();
   }
   Status copy_out(std::span<std::byte> to, const DeviceMemory& from, uint64_t at) override {
@@ -138,8 +147,10 @@ class HostDevBackend : public DeviceBackend {
     return Status::ok();
   }
   Status copy(const DeviceMemory& to, const DeviceMemory& from) override {
-    if (!inside(to, 0, to.bytes) || !inside(from, 0, from.bytes) || to.bytes != from.bytes) return bad_range();
-    std::memmove(devices_[to.device].at(to.offset), devices_[from.device].at(from.offset), to.bytes);
+    if (!inside(to, 0, to.bytes) || !inside(from, 0, from.bytes) || to.bytes != from.bytes)
+      return bad_range();
+    std::memmove(devices_[to.device].at(to.offset), devices_[from.device].at(from.offset),
+                 to.bytes);
     return Status::ok();
   }
 
@@ -151,10 +162,12 @@ class HostDevBackend : public DeviceBackend {
   }
 
  private:
-  static Status bad_range() { return Status(StatusCode::kInvalidArgument, "no such device or device memory"); }
+  static Status bad_range() {
+    return Status(StatusCode::kInvalidArgument, "no such device or device memory");
+  }
   bool inside(const DeviceMemory& memory, uint64_t at, uint64_t bytes) const {
-    return memory.device < devices_.size() && devices_[memory.device].owns(memory) && at <= memory.bytes &&
-           bytes <= memory.bytes - at;
+    return memory.device < devices_.size() && devices_[memory.device].owns(memory) &&
+           at <= memory.bytes && bytes <= memory.bytes - at;
   }
 
   std::vector<HostDevice> devices_;
@@ -169,7 +182,8 @@ bool take_number(std::string_view& text, uint64_t* out) {
 }
 
 bool take_unit(std::string_view& text, uint64_t* factor) {
-  static constexpr std::pair<std::string_view, int> kUnits[] = {{"KiB", 10}, {"MiB", 20}, {"GiB", 30}};
+  static constexpr std::pair<std::string_view, int> kUnits[] = {
+      {"KiB", 10}, {"MiB", 20}, {"GiB", 30}};
   for (const auto& [name, shift] : kUnits) {
     if (!text.starts_with(name)) continue;
     text.remove_prefix(name.size());
@@ -210,10 +224,12 @@ Result<std::unique_ptr<DeviceBackend>> make_hostdev(std::string_view topology) {
     topology.remove_prefix(std::min(topology.size(), part.size() + 1));
     Group group;
     if (!parse_group(part, &group) || backend->devices().size() + group.count > kMostDevices) {
-      return Status(StatusCode::kInvalidArgument, "fake devices '" + std::string(part) +
-                                                      "' are not <count>x<bytes>[@<numa node>], at most 64 in all");
+      return Status(StatusCode::kInvalidArgument,
+                    "fake devices '" + std::string(part) +
+                        "' are not <count>x<bytes>[@<numa node>], at most 64 in all");
     }
-    for (uint64_t i = 0; i < group.count; ++i) SHEAF_TRY(backend->add(group.bytes, group.numa_node));
+    for (uint64_t i = 0; i < group.count; ++i)
+      SHEAF_TRY(backend->add(group.bytes, group.numa_node));
   }
   return std::unique_ptr<DeviceBackend>(std::move(backend));
 }

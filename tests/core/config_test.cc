@@ -21,7 +21,8 @@ TEST(ConfigTest, LaterSourcesWin) {
   EXPECT_EQ(config.get_int("workers.max"), 7);
   EXPECT_EQ(config.get_duration("workers.idle_timeout"), 250ms);
   EXPECT_EQ(config.get_bytes("store.memory"), 1610612736u);
-  ASSERT_TRUE(config.apply_environment({{"SHEAF_WORKERS_MAX", "9"}, {"HOME", "/"}, {"SHEAF_FAULT", "x:1:kill"}}));
+  ASSERT_TRUE(config.apply_environment(
+      {{"SHEAF_WORKERS_MAX", "9"}, {"HOME", "/"}, {"SHEAF_FAULT", "x:1:kill"}}));
   EXPECT_EQ(config.get_int("workers.max"), 9);
   ASSERT_TRUE(config.set("workers.max", "11", "code"));
   EXPECT_EQ(config.get_int("workers.max"), 11);
@@ -67,7 +68,8 @@ TEST(ConfigTest, MapCarriesEverything) {
 
 TEST(ConfigTest, MissingFileIsAnError) {
   EXPECT_EQ(Config::load("/nonexistent/sheaf.toml", {}).status().code(), StatusCode::kNotFound);
-  EXPECT_EQ(Config::load("", {{"SHEAF_CONFIG", "/nonexistent/sheaf.toml"}}).status().code(), StatusCode::kNotFound);
+  EXPECT_EQ(Config::load("", {{"SHEAF_CONFIG", "/nonexistent/sheaf.toml"}}).status().code(),
+            StatusCode::kNotFound);
   EXPECT_TRUE(Config::load("", {}).has_value());
 }
 
@@ -77,7 +79,8 @@ TEST(ConfigTest, DocumentationIsThatOfTheSchema) {
   std::stringstream text;
   text << in.rdbuf();
   EXPECT_NE(text.str().find(config_markdown()), std::string::npos)
-      << "the table in docs/configuration.md differs from core/config_schema.cc; it must be:\n" << config_markdown();
+      << "the table in docs/configuration.md differs from core/config_schema.cc; it must be:\n"
+      << config_markdown();
 }
 
 TEST(ConfigDeathTest, AskingForAnotherTypeStops) {

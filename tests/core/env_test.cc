@@ -57,7 +57,10 @@ TEST(RealEnvTest, TimersComeFromTheLoop) {
   bool fired = false;
   auto never = env.call_after(1ms, [&] { FAIL(); });
   EXPECT_TRUE(env.cancel_timer(never));
-  env.call_after(2ms, [&] { fired = true; loop->stop(); });
+  env.call_after(2ms, [&] {
+    fired = true;
+    loop->stop();
+  });
   loop->run();
   EXPECT_TRUE(fired);
 }

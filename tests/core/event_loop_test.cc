@@ -30,7 +30,10 @@ TEST(EventLoopTest, TimersFireInOrderOfTimeAndNeverEarly) {
   auto loop = make_loop();
   std::vector<int> order;
   auto start = EventLoop::Clock::now();
-  loop->call_at(start + 3ms, [&] { order.push_back(3); loop->stop(); });
+  loop->call_at(start + 3ms, [&] {
+    order.push_back(3);
+    loop->stop();
+  });
   loop->call_at(start + 1ms, [&] { order.push_back(1); });
   loop->call_at(start + 1ms, [&] { order.push_back(2); });
   loop->run();
@@ -103,11 +106,17 @@ TEST(EventLoopTest, EventOfAnEarlierDescriptorDoesNotReachItsSuccessor) {
   int first = a.read.get();
   bool done = false;
   ASSERT_TRUE(loop->add_fd(first, EPOLLIN, [&](uint32_t) {
-    if (!done) { done = true; replace(number); }
+    if (!done) {
+      done = true;
+      replace(number);
+    }
     loop->remove_fd(first);
   }));
   ASSERT_TRUE(loop->add_fd(number, EPOLLIN, [&](uint32_t) {
-    if (!done) { done = true; replace(first); }
+    if (!done) {
+      done = true;
+      replace(first);
+    }
     loop->remove_fd(number);
   }));
   for (int i = 0; i < 3; ++i) loop->run_once(1ms);
@@ -139,7 +148,10 @@ TEST(EventLoopTest, PostNeverRunsInsideTheCaller) {
   auto loop = make_loop();
   bool ran = false;
   loop->post([&] {
-    loop->post([&] { ran = true; loop->stop(); });
+    loop->post([&] {
+      ran = true;
+      loop->stop();
+    });
     EXPECT_FALSE(ran);
   });
   loop->run();
@@ -165,7 +177,10 @@ TEST(EventLoopTest, DrainHookRunsEachRoundAndKeepsTheLoopAwakeWhileItHasMore) {
   int sleeps = 0;
   EventLoop::RoundHook hook;
   hook.drain = [&] { return --backlog > 0; };
-  hook.before_sleep = [&] { ++sleeps; return true; };
+  hook.before_sleep = [&] {
+    ++sleeps;
+    return true;
+  };
   loop->set_round_hook(hook);
   while (backlog > 0) loop->run_once(1ms);
   // Only the round in which the backlog ended may sleep.

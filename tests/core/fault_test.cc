@@ -35,7 +35,8 @@ TEST(FaultTest, SleepDelays) {
 TEST(FaultTest, MalformedListsAreRefusedWhole) {
   Disarm disarm;
   ASSERT_TRUE(arm_faults("good:1:fail"));
-  for (const char* list : {"x", "x:1", ":1:kill", "x:y:kill", "x:1:explode", "x:1:sleep=", "x:1:kill,,"}) {
+  for (const char* list :
+       {"x", "x:1", ":1:kill", "x:y:kill", "x:1:explode", "x:1:sleep=", "x:1:kill,,"}) {
     EXPECT_FALSE(arm_faults(list)) << list;
   }
   EXPECT_TRUE(fault_point("good"));

@@ -36,7 +36,8 @@ TEST(IdsTest, MalformedHexIsRefused) {
 
 TEST(IdsTest, NeighbouringIdsSpreadOverBuckets) {
   std::unordered_set<size_t> low_bits;
-  for (uint64_t i = 0; i < 4096; ++i) low_bits.insert(IdHash{}(ObjectId::make(1, 1, 5, i << 32)) & 4095);
+  for (uint64_t i = 0; i < 4096; ++i)
+    low_bits.insert(IdHash{}(ObjectId::make(1, 1, 5, i << 32)) & 4095);
   EXPECT_GT(low_bits.size(), 2300u);  // a random function leaves about 63 % of the buckets hit
 }
 

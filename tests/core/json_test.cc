@@ -11,8 +11,23 @@ namespace {
 
 TEST(JsonWriterTest, PutsCommasWhereTheyBelong) {
   JsonWriter json;
-  json.begin_object().key("a").value(1).key("b").begin_array().value(true).null().value("x").end_array();
-  json.key("c").begin_object().end_object().key("d").value(1.5).key("e").value(std::nan("")).end_object();
+  json.begin_object()
+      .key("a")
+      .value(1)
+      .key("b")
+      .begin_array()
+      .value(true)
+      .null()
+      .value("x")
+      .end_array();
+  json.key("c")
+      .begin_object()
+      .end_object()
+      .key("d")
+      .value(1.5)
+      .key("e")
+      .value(std::nan(""))
+      .end_object();
   EXPECT_EQ(std::move(json).take(), R"({"a":1,"b":[true,null,"x"],"c":{},"d":1.5,"e":null})");
 }
 
@@ -25,7 +40,8 @@ TEST(JsonWriterTest, StringsAreEscapedAndAlwaysValidUtf8) {
 
 TEST(JsonParserTest, ReadsEveryKind) {
   auto parsed = parse_json(
-      R"( {"n":null,"t":true,"i":-9223372036854775808,"d":2.5e3,"s":"\u00fc\ud83d\ude00","a":[1,[]]} )");
+      R"( {"n":null,"t":true,"i":-9223372036854775808,"d":2.5e3,)"
+      R"("s":"\u00fc\ud83d\ude00","a":[1,[]]} )");
   ASSERT_TRUE(parsed.has_value()) << parsed.status().to_string();
   EXPECT_TRUE(parsed->find("n")->is_null());
   EXPECT_TRUE(*parsed->find("t")->as_bool());
@@ -39,12 +55,15 @@ TEST(JsonParserTest, ReadsEveryKind) {
 }
 
 TEST(JsonParserTest, RefusesWhatIsNotJson) {
-  for (const char* text : {"", "{", "[1,]", "{\"a\":1,}", "01", "+1", "1.", ".5", "1e", "nul", "'a'", "\"a", "\"\\x\"",
-                           "\"\t\"", "\"\\ud800\"", "\"\\udc00\"", "[1] 2", "{\"a\":1,\"a\":2}", "\"\xff\"", "// x\n1",
-                           "NaN", "{a:1}", "[1 2]", "-"}) {
+  for (const char* text :
+       {"",         "{",       "[1,]",        "{\"a\":1,}",  "01",    "+1",
+        "1.",       ".5",      "1e",          "nul",         "'a'",   "\"a",
+        "\"\\x\"",  "\"\t\"",  "\"\\ud800\"", "\"\\udc00\"", "[1] 2", "{\"a\":1,\"a\":2}",
+        "\"\xff\"", "// x\n1", "NaN",         "{a:1}",       "[1 2]", "-"}) {
     EXPECT_FALSE(parse_json(text).has_value()) << text;
   }
-  EXPECT_EQ(parse_json("{\n \"a\": x}").status().message(), "JSON line 2 column 7: unexpected character");
+  EXPECT_EQ(parse_json("{\n \"a\": x}").status().message(),
+            "JSON line 2 column 7: unexpected character");
 }
 
 TEST(JsonParserTest, DepthIsBounded) {
@@ -69,7 +88,8 @@ TEST(JsonParserTest, WrittenStringsComeBack) {
   uint64_t state = 7;
   for (int round = 0; round < 2000; ++round) {
     std::string text;
-    for (uint64_t i = splitmix64(state) % 30; i > 0; --i) text += static_cast<char>(splitmix64(state) % 128);
+    for (uint64_t i = splitmix64(state) % 30; i > 0; --i)
+      text += static_cast<char>(splitmix64(state) % 128);
     auto parsed = parse_json(json_quote(text));
     ASSERT_TRUE(parsed.has_value());
     EXPECT_EQ(*parsed->as_string(), text);

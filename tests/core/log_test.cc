@@ -15,7 +15,8 @@ using namespace std::chrono_literals;
 
 struct Lines : LogSink {
   void write(LogLevel level, std::string_view component, std::string_view text) override {
-    out.push_back(std::string(to_string(level)) + " " + std::string(component) + ": " + std::string(text));
+    out.push_back(std::string(to_string(level)) + " " + std::string(component) + ": " +
+                  std::string(text));
   }
   void flush() override {}
   std::vector<std::string> out;

@@ -14,13 +14,14 @@ TEST(MetricsTest, TextIsPrometheusFormat) {
   registry.gauge("workers", "Worker processes.").set(-2);
   Histogram& h = registry.histogram("wait_us", "Waiting.", {10, 100});
   for (uint64_t v : {1, 10, 11, 1000}) h.observe(v);
-  EXPECT_EQ(registry.text(),
-            "# HELP sheaf_tasks_total Tasks run.\n# TYPE sheaf_tasks_total counter\n"
-            "sheaf_tasks_total{kind=\"actor \\\"x\\\"\\n\"} 3\n"
-            "# HELP sheaf_wait_us Waiting.\n# TYPE sheaf_wait_us histogram\n"
-            "sheaf_wait_us_bucket{le=\"10\"} 2\nsheaf_wait_us_bucket{le=\"100\"} 3\n"
-            "sheaf_wait_us_bucket{le=\"+Inf\"} 4\nsheaf_wait_us_sum 1022\nsheaf_wait_us_count 4\n"
-            "# HELP sheaf_workers Worker processes.\n# TYPE sheaf_workers gauge\nsheaf_workers -2\n");
+  EXPECT_EQ(
+      registry.text(),
+      "# HELP sheaf_tasks_total Tasks run.\n# TYPE sheaf_tasks_total counter\n"
+      "sheaf_tasks_total{kind=\"actor \\\"x\\\"\\n\"} 3\n"
+      "# HELP sheaf_wait_us Waiting.\n# TYPE sheaf_wait_us histogram\n"
+      "sheaf_wait_us_bucket{le=\"10\"} 2\nsheaf_wait_us_bucket{le=\"100\"} 3\n"
+      "sheaf_wait_us_bucket{le=\"+Inf\"} 4\nsheaf_wait_us_sum 1022\nsheaf_wait_us_count 4\n"
+      "# HELP sheaf_workers Worker processes.\n# TYPE sheaf_workers gauge\nsheaf_workers -2\n");
 }
 
 TEST(MetricsTest, SameNameAndTagsAreOneMetric) {

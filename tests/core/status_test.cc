@@ -32,7 +32,8 @@ TEST(StatusTest, ErrnoBecomesTheCodeByRemedy) {
   EXPECT_EQ(Status::from_errno("x", ENOSPC).code(), StatusCode::kOutOfMemory);
   EXPECT_EQ(Status::from_errno("x", EPIPE).code(), StatusCode::kDisconnected);
   EXPECT_EQ(Status::from_errno("x", ENOENT).code(), StatusCode::kNotFound);
-  EXPECT_EQ(Status::from_errno("open", ENOENT).to_string(), "kNotFound: open: No such file or directory");
+  EXPECT_EQ(Status::from_errno("open", ENOENT).to_string(),
+            "kNotFound: open: No such file or directory");
 }
 
 TEST(StatusTest, MacrosPassTheFirstErrorOn) {

@@ -13,7 +13,9 @@ struct Inner {
   uint16_t small = 0;
   std::optional<std::string> maybe;
   template <class A>
-  void fields(A& a) { a(small, maybe); }
+  void fields(A& a) {
+    a(small, maybe);
+  }
   bool operator==(const Inner&) const = default;
 };
 
@@ -28,13 +30,17 @@ struct Outer {
   std::pair<std::string, uint8_t> pair;
   ObjectId id;
   template <class A>
-  void fields(A& a) { a(flag, colour, number, real, text, list, map, pair, id); }
+  void fields(A& a) {
+    a(flag, colour, number, real, text, list, map, pair, id);
+  }
   bool operator==(const Outer&) const = default;
 };
 
 struct Empty {
   template <class A>
-  void fields(A& a) { a(); }
+  void fields(A& a) {
+    a();
+  }
 };
 
 std::string to_hex_bytes(const std::string& bytes) {
@@ -64,15 +70,21 @@ Outer sample() {
 // These bytes are the format. If this test fails, every peer of another version has been cut off.
 TEST(WireTest, GoldenVector) {
   EXPECT_EQ(to_hex_bytes(encode(sample())),
-            "01"                                  // flag
-            "02"                                  // colour
-            "feffffffffffffff"                    // number
-            "000000000000f83f"                    // real
-            "03000000616263"                      // text
-            "02000000" "070000" "0800010100000078"  // list
-            "01000000" "010000006b" "09000000"    // map
-            "0100000070" "03"                     // pair
-            "0300000002000100" "0400000000000000");  // id: hi, lo
+            "01"                // flag
+            "02"                // colour
+            "feffffffffffffff"  // number
+            "000000000000f83f"  // real
+            "03000000616263"    // text
+            "02000000"
+            "070000"
+            "0800010100000078"  // list
+            "01000000"
+            "010000006b"
+            "09000000"  // map
+            "0100000070"
+            "03"  // pair
+            "0300000002000100"
+            "0400000000000000");  // id: hi, lo
 }
 
 TEST(WireTest, RoundTrip) {
@@ -86,7 +98,9 @@ TEST(WireTest, RoundTrip) {
 TEST(WireTest, EveryTruncationIsRefused) {
   std::string bytes = encode(sample());
   for (size_t size = 0; size < bytes.size(); ++size) {
-    EXPECT_EQ(decode<Outer>(std::string_view(bytes).substr(0, size)).status().code(), StatusCode::kCorrupt) << size;
+    EXPECT_EQ(decode<Outer>(std::string_view(bytes).substr(0, size)).status().code(),
+              StatusCode::kCorrupt)
+        << size;
   }
 }
 

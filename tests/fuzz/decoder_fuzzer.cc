@@ -1,4 +1,5 @@
-// libFuzzer target: the first byte picks a decoder (a wire struct, or the JSON parser), the rest is its input.
+// libFuzzer target: the first byte picks a decoder (a wire struct, or the JSON parser), the rest is
+// its input.
 #include <cstddef>
 #include <cstdint>
 

@@ -1,4 +1,5 @@
-// Every struct of the protocol headers: the bytes it has always had, random round trips, mutated input.
+// Every struct of the protocol headers: the bytes it has always had, random round trips, mutated
+// input.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -22,7 +23,8 @@ std::string hex(const std::string& bytes) {
   return out;
 }
 
-// One line a struct: its name, and the bytes of the instance that seed 2026 fills in with at most two elements each.
+// One line a struct: its name, and the bytes of the instance that seed 2026 fills in with at most
+// two elements each.
 std::string golden_text() {
   std::ostringstream out;
   for_each_wire_struct([&]<class T>(const char* name) {
@@ -32,7 +34,8 @@ std::string golden_text() {
 }
 
 TEST(ProtocolWireTest, BytesAreThoseOfTheGoldenFile) {
-  if (std::getenv("SHEAF_TEST_UPDATE_GOLDEN") != nullptr) std::ofstream(kGoldenPath) << golden_text();
+  if (std::getenv("SHEAF_TEST_UPDATE_GOLDEN") != nullptr)
+    std::ofstream(kGoldenPath) << golden_text();
   std::ifstream in(kGoldenPath);
   std::stringstream golden;
   golden << in.rdbuf();
@@ -40,9 +43,9 @@ TEST(ProtocolWireTest, BytesAreThoseOfTheGoldenFile) {
   std::string want_line, have_line;
   while (std::getline(have, have_line)) {
     ASSERT_TRUE(std::getline(golden, want_line)) << "new struct: " << have_line;
-    EXPECT_EQ(have_line, want_line)
-        << "The protocol has changed. If that is meant: raise kVersion when old peers cannot read it, then run this "
-           "test once with SHEAF_TEST_UPDATE_GOLDEN=1.";
+    EXPECT_EQ(have_line, want_line) << "The protocol has changed. If that is meant: raise kVersion "
+                                       "when old peers cannot read it, then run this "
+                                       "test once with SHEAF_TEST_UPDATE_GOLDEN=1.";
   }
   EXPECT_FALSE(std::getline(golden, want_line)) << "struct is gone: " << want_line;
 }

@@ -1,7 +1,8 @@
-// Archives that visit the members of any wire struct: one fills them, one compares them by their bytes.
+// Archives that visit the members of any wire struct: one fills them, one compares them by their
+// bytes.
 //
-// WIRE_TYPES expands over every struct found in the protocol headers that lists its members for an archive; plain
-// layout structs, which are copied as they stand, are passed over.
+// WIRE_TYPES expands over every struct found in the protocol headers that lists its members for an
+// archive; plain layout structs, which are copied as they stand, are passed over.
 #pragma once
 
 #include <cstdint>
@@ -20,27 +21,35 @@
 
 namespace sheaf::fuzz {
 
-// Fills every member from a seeded generator. Booleans are 0 or 1; containers get up to `most` elements.
+// Fills every member from a seeded generator. Booleans are 0 or 1; containers get up to `most`
+// elements.
 class Filler {
  public:
   Filler(uint64_t seed, uint32_t most) : state_(seed), most_(most) {}
   template <class... Ts>
-  void operator()(Ts&... values) { (fill(values), ...); }
+  void operator()(Ts&... values) {
+    (fill(values), ...);
+  }
 
  private:
   uint64_t count() { return splitmix64(state_) % (most_ + 1); }
   template <class T>
-    requires std::is_integral_v<T>
+  requires std::is_integral_v<T>
   void fill(T& v) {
-    if constexpr (std::is_same_v<T, bool>) v = splitmix64(state_) & 1;
-    else v = static_cast<T>(splitmix64(state_));
+    if constexpr (std::is_same_v<T, bool>)
+      v = splitmix64(state_) & 1;
+    else
+      v = static_cast<T>(splitmix64(state_));
   }
   template <class T>
-    requires std::is_enum_v<T>
+  requires std::is_enum_v<T>
   void fill(T& v) { v = static_cast<T>(splitmix64(state_) % 4); }
   void fill(double& v) { v = static_cast<double>(splitmix64(state_) >> 20) / 16; }
   template <class Tag>
-  void fill(Id<Tag>& id) { fill(id.hi); fill(id.lo); }
+  void fill(Id<Tag>& id) {
+    fill(id.hi);
+    fill(id.lo);
+  }
   void fill(std::string& s) {
     s.resize(count());
     for (char& c : s) c = static_cast<char>('a' + splitmix64(state_) % 26);
@@ -59,13 +68,16 @@ class Filler {
     }
   }
   template <class A, class B>
-  void fill(std::pair<A, B>& p) { fill(p.first); fill(p.second); }
+  void fill(std::pair<A, B>& p) {
+    fill(p.first);
+    fill(p.second);
+  }
   template <class T>
   void fill(std::optional<T>& o) {
     if (splitmix64(state_) & 1) fill(o.emplace());
   }
   template <class T>
-    requires wire::HasFields<T, Filler>
+  requires wire::HasFields<T, Filler>
   void fill(T& t) { t.fields(*this); }
 
   uint64_t state_;
@@ -86,8 +98,9 @@ T make_filled(uint64_t seed, uint32_t most) {
 // Calls visit.template operator()<T>("space::Name") for every wire struct.
 template <class Visit>
 void for_each_wire_struct(Visit visit) {
-#define SHEAF_VISIT(space, name) \
-  if constexpr (kIsWireStruct<space::name>) visit.template operator()<space::name>(#space "::" #name);
+#define SHEAF_VISIT(space, name)            \
+  if constexpr (kIsWireStruct<space::name>) \
+    visit.template operator()<space::name>(#space "::" #name);
   SHEAF_WIRE_STRUCTS(SHEAF_VISIT)
 #undef SHEAF_VISIT
 }

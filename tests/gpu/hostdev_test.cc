@@ -15,11 +15,14 @@ std::unique_ptr<DeviceBackend> make(std::string_view topology) {
   return std::move(backend).value();
 }
 
-std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
+std::span<const std::byte> bytes(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
 
 std::string read(DeviceBackend& backend, const DeviceMemory& memory, uint64_t at, size_t size) {
   std::string out(size, '?');
-  EXPECT_TRUE(backend.copy_out(std::as_writable_bytes(std::span(out.data(), out.size())), memory, at));
+  EXPECT_TRUE(
+      backend.copy_out(std::as_writable_bytes(std::span(out.data(), out.size())), memory, at));
   return out;
 }
 
@@ -34,8 +37,8 @@ TEST(HostDevTest, TopologyStringNamesTheDevices) {
 }
 
 TEST(HostDevTest, MalformedTopologyIsRefused) {
-  for (const char* text : {"x", "1", "1x", "1x0", "1xGiB", "1x1GiB@", "1x1GiB@x", "65x4096", "1x99999999GiB", "1x1PiB",
-                           "-1x4096", "1x4096@1@2"}) {
+  for (const char* text : {"x", "1", "1x", "1x0", "1xGiB", "1x1GiB@", "1x1GiB@x", "65x4096",
+                           "1x99999999GiB", "1x1PiB", "-1x4096", "1x4096@1@2"}) {
     EXPECT_EQ(make_hostdev(text).status().code(), StatusCode::kInvalidArgument) << text;
   }
 }
@@ -86,7 +89,8 @@ TEST(HostDevTest, RandomAllocationsNeverOverlapAndAllComeBack) {
     } else {
       size_t index = splitmix64(state) % live.size();
       auto [memory, mark] = live[index];
-      ASSERT_EQ(read(*backend, memory, 0, memory.bytes), std::string(memory.bytes, mark)) << "seed " << seed;
+      ASSERT_EQ(read(*backend, memory, 0, memory.bytes), std::string(memory.bytes, mark))
+          << "seed " << seed;
       ASSERT_TRUE(backend->free(memory));
       live.erase(live.begin() + static_cast<ptrdiff_t>(index));
     }
