@@ -20,10 +20,11 @@ namespace {
 
 constexpr size_t kMaxWaiters = 128;  // of one futex_waitv call
 constexpr size_t kLocksPerShard = kMaxWaiters - 1;
-// Bounds every sleep. The short one holds while some lock has no holder yet: a holder that is
-// killed between taking its lock and telling us leaves no wake behind.
+// Bounds every sleep. The short one holds while a new lock has no holder yet: one that is killed
+// between taking its lock and telling us leaves no wake behind.
 constexpr std::chrono::milliseconds kRecheck{1000};
 constexpr std::chrono::milliseconds kRecheckUnheld{50};
+constexpr std::chrono::seconds kUnheldIsNew{5};  // some clients never take theirs
 
 // As the kernel has it; older headers do not.
 struct WaitEntry {
@@ -80,6 +81,12 @@ Status hold_death_lock(DeathLockBlock* block) {
   return Status::ok();
 }
 
+Status release_death_lock(DeathLockBlock* block) {
+  int error = pthread_mutex_unlock(&block->mutex);
+  if (error != 0) return Status::from_errno("releasing the death lock", error);
+  return Status::ok();
+}
+
 // One thread and the locks that it watches.
 class DeathWatcher::Shard {
  public:
@@ -101,7 +108,7 @@ class DeathWatcher::Shard {
     {
       std::lock_guard lock(mutex_);
       if (locks_.size() >= kLocksPerShard) return false;
-      locks_.push_back({key, lock_word(block)});
+      locks_.push_back({key, lock_word(block), std::chrono::steady_clock::now()});
     }
     nudge();
     return true;
@@ -121,6 +128,7 @@ class DeathWatcher::Shard {
   struct Watched {
     uint64_t key;
     std::atomic<uint32_t>* word;
+    std::chrono::steady_clock::time_point added;
     bool was_held = false;
   };
 
@@ -163,7 +171,8 @@ class DeathWatcher::Shard {
             owner_.on_dead_(watched.key);
             continue;
           }
-          if (!watched.was_held) limit = kRecheckUnheld;
+          bool is_new = std::chrono::steady_clock::now() - watched.added < kUnheldIsNew;
+          if (!watched.was_held && is_new) limit = kRecheckUnheld;
           entries.push_back({value, reinterpret_cast<uint64_t>(watched.word), kFutex32Shared, 0});
           alive.push_back(watched);
         }

@@ -29,9 +29,12 @@ struct DeathLockBlock {
 
 // Daemon: makes a zero-filled block a free lock, before its offset is handed out.
 Status init_death_lock(DeathLockBlock* block);
-// The process's main thread, once. The mapping must stay until the process ends. There is no
-// release.
+// The process's main thread, once. The mapping must stay until the process ends or the lock is
+// released: the thread's list of robust mutexes runs through it.
 Status hold_death_lock(DeathLockBlock* block);
+// For a process that leaves the cluster and lives on; on the thread that took the lock. The watcher
+// reports it like a death.
+Status release_death_lock(DeathLockBlock* block);
 
 // Thread-safe. Has one thread for each 127 locks (as many as one futex_waitv call can watch, less
 // its own wake word).

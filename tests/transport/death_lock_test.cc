@@ -192,6 +192,29 @@ TEST_F(DeathLockTest, ALockIsTakenOnlyOnce) {
             0);
 }
 
+TEST_F(DeathLockTest, WhoReleasesItsLockCountsAsGoneAndMayUnmapTheRegion) {
+  DeathLockBlock* block = make_lock();
+  watcher_->add(1, block);
+  pid_t child = spawn([&] {
+    for (int cluster = 0; cluster < 2; ++cluster) {  // init, shutdown, init again
+      auto region = LaneRegion::create(1 << 20);
+      auto* own = region->at<DeathLockBlock>(*region->allocate(sizeof(DeathLockBlock)));
+      if (!init_death_lock(own).is_ok() || !hold_death_lock(own).is_ok()) return 1;
+      if (!release_death_lock(own).is_ok()) return 2;
+    }
+    if (!hold_death_lock(block).is_ok()) return 3;
+    usleep(20000);
+    if (!release_death_lock(block).is_ok()) return 4;
+    if (release_death_lock(block).is_ok()) return 5;
+    pause();
+    return 0;
+  });
+  EXPECT_EQ(reports(1, seconds(10)), 1);
+  EXPECT_EQ(waitpid(child, nullptr, WNOHANG), 0) << "it lives on";
+  kill(child, SIGKILL);
+  EXPECT_EQ(finish(child), 128 + SIGKILL);
+}
+
 TEST(DeathLockSupportTest, AKernelWithoutTheSystemCallIsReported) {
   pid_t child = spawn([] {
     sock_filter code[] = {
