@@ -4,11 +4,14 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <fstream>
@@ -83,6 +86,30 @@ TEST(ArenaTest, NoMountRemainsVisible) {
   std::ifstream mounts("/proc/self/mounts");
   for (std::string line; std::getline(mounts, line);)
     EXPECT_EQ(line.find("huge=always"), std::string::npos) << line;
+}
+
+TEST(ArenaTest, OrdinaryUserGetsHugePagesWhereUserNamespacesAreAllowed) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root to become somebody else";
+  enum { kHuge = 0, kOther = 1, kNone = 2, kNoNamespaces = 3 };
+  pid_t pid = fork();
+  if (pid == 0) {
+    if (setgid(65534) != 0 || setuid(65534) != 0) _exit(kNone);
+    prctl(PR_SET_DUMPABLE, 1);  // as after an exec; else /proc/self belongs to root
+    pid_t probe = fork();
+    if (probe == 0) _exit(unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 ? 0 : 1);
+    int allowed = 1;
+    waitpid(probe, &allowed, 0);
+    auto arena = Arena::create(4 * kMiB);
+    if (!arena || !arena->commit_to(2 * kMiB)) _exit(kNone);
+    std::memset(arena->write_base(), 1, 4096);
+    if (arena->backing() == "huge-tmpfs") _exit(kHuge);
+    _exit(allowed == 0 ? kOther : kNoNamespaces);
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == kNoNamespaces) GTEST_SKIP() << "this system forbids user namespaces";
+  EXPECT_EQ(WEXITSTATUS(status), kHuge);
 }
 
 TEST(ArenaTest, IdleArenaCommitsNothing) {
