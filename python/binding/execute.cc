@@ -1,0 +1,371 @@
+#include "python/binding/execute.h"
+
+#include <deque>
+#include <unordered_map>
+
+#include "python/binding/arena_buffer.h"
+#include "python/binding/object_ref.h"
+#include "python/binding/task_context.h"
+
+namespace sheaf::python {
+
+using protocol::ErrorKind;
+using protocol::ErrorRecord;
+using runtime::IncomingTask;
+using runtime::ReturnValue;
+using runtime::TaskKind;
+using runtime::ValueState;
+
+int g_exit_code = 0;
+
+namespace {
+
+// Functions and classes that this worker has loaded; owned, never dropped.
+std::unordered_map<FunctionId, PyObject*> g_functions;
+std::unordered_map<FunctionId, uint32_t> g_calls;   // of functions with max_calls
+
+void finish_task(Runtime* rt, IncomingTask* task, std::span<const ReturnValue> values) {
+  forget_task(task);
+  rt->finish(task, values);
+}
+
+void fail_task(Runtime* rt, IncomingTask* task, const ErrorRecord& error, bool retryable) {
+  forget_task(task);
+  rt->fail(task, error, retryable);
+}
+
+// Called from another language: values are plain data.
+bool is_foreign(const IncomingTask& task) { return task.definition->blob.starts_with("py:"); }
+
+PyObject* load_function(const runtime::TemplateDef& definition) {
+  const FunctionId& id = definition.function;
+  auto found = g_functions.find(id);
+  if (found != g_functions.end()) [[likely]] return found->second;
+  static PyObject *by_id = nullptr, *by_name = nullptr;
+  bool named = definition.blob.starts_with("py:");
+  PyObject* load = named ? imported(&by_name, "sheaf._worker", "load_by_name")
+                         : imported(&by_id, "sheaf._worker", "load_function");
+  Ref key(named ? PyUnicode_FromString(definition.blob.c_str()) : id_bytes(id));
+  PyObject* function = load && key ? PyObject_CallOneArg(load, key.get()) : nullptr;
+  if (function) g_functions.emplace(id, function);
+  return function;
+}
+
+// Interned, kept for ever.
+PyObject* method_name(const std::string& text) {
+  static auto* names = new std::unordered_map<std::string, PyObject*>();
+  auto found = names->find(text);
+  if (found != names->end()) [[likely]] return found->second;
+  PyObject* name = PyUnicode_InternFromString(text.c_str());
+  if (name) names->emplace(text, name);
+  return name;
+}
+
+Ref read_dependency(Runtime* rt, const IncomingTask& task, uint32_t index) {
+  const runtime::ValueView& view = task.deps[index];
+  if (view.state == ValueState::kError) {
+    raise_record(view.bytes, task.dep_ids[index]);
+    return Ref();
+  }
+  Ref pin;
+  if (uint64_t owned = rt->retain_dep(task, index); owned != 0) pin = Ref(new_pin(owned));
+  Source source{view.bytes, pin.get()};
+  if (view.contained) source.refs = *view.contained;
+  Ref value(decode_value(source));
+  if (!value) raise_unreadable(task.dep_ids[index]);
+  return value;
+}
+
+bool decode_arguments(Runtime* rt, const IncomingTask& task, Call* call) {
+  Source source{task.payload, nullptr, task.nested};
+  if (task.deps.empty()) [[likely]] return decode_call(source, {}, call);
+  std::vector<Ref> owned;
+  std::vector<PyObject*> values;
+  for (uint32_t i = 0; i < task.deps.size(); ++i) {
+    owned.push_back(read_dependency(rt, task, i));
+    if (!owned.back()) return false;
+    values.push_back(owned.back().get());
+  }
+  return decode_call(source, values, call);
+}
+
+// Whether the options say that a call which raised this may be run again.
+bool is_retryable(const IncomingTask& task, PyObject* exception) {
+  if (!(task.definition->flags & runtime::kRetryExceptions)) return false;
+  if (task.definition->blob.empty() || is_foreign(task)) return true;
+  static PyObject* loads = nullptr;
+  PyObject* load = imported(&loads, "_pickle", "loads");
+  const std::string& blob = task.definition->blob;
+  Ref types(load ? PyObject_CallFunction(load, "y#", blob.data(), static_cast<Py_ssize_t>(blob.size())) : nullptr);
+  int matches = types ? PyObject_IsInstance(exception, types.get()) : -1;
+  if (matches < 0) PyErr_Clear();
+  return matches > 0;
+}
+
+std::string bytes_of(PyObject* object) {
+  if (!object || !PyBytes_Check(object)) return {};
+  return {PyBytes_AS_STRING(object), static_cast<size_t>(PyBytes_GET_SIZE(object))};
+}
+
+// "ValueError: no such thing", for the state API and other languages.
+std::string one_line(PyObject* exception) {
+  std::string line = Py_TYPE(exception)->tp_name;
+  Ref text(PyObject_Str(exception));
+  const char* shown = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+  if (!shown) PyErr_Clear();
+  else if (*shown) line += std::string(": ") + shown;
+  return line;
+}
+
+std::string pack_exception(const IncomingTask& task, PyObject* exception) {
+  static PyObject* packer = nullptr;
+  PyObject* pack = imported(&packer, "sheaf._worker", "pack_exception");
+  Ref actor(g_actor.active ? id_bytes(g_actor.spec.actor) : Py_NewRef(Py_None));
+  PyObject* instance = g_actor.instance ? g_actor.instance : Py_None;
+  Ref packed(pack ? PyObject_CallFunction(pack, "OsOO", exception, task.definition->name.c_str(), instance,
+                                          actor.get())
+                  : nullptr);
+  if (!packed) PyErr_Clear();
+  return bytes_of(packed.get());
+}
+
+// Encodes one value; `out` points into the frame.
+bool encode_result(Runtime* rt, const IncomingTask& task, Frame& frame, uint32_t index, PyObject* value,
+                   ReturnValue* out) {
+  Frame::Mark mark = frame.mark();
+  if (!encode_value(frame, value)) return false;
+  StoredValue stored;
+  if (!store_value(frame, mark, [&](size_t size) { return rt->return_begin(task, index, size); }, &stored)) {
+    return false;
+  }
+  out->inline_bytes = stored.bytes;
+  out->nested = stored.nested;
+  if (!stored.buffer) return true;
+  Status status = rt->seal_return(*stored.buffer, task, stored.nested);
+  if (!status.is_ok()) return raise_status(status), false;
+  out->sealed = stored.buffer->locator;
+  out->sealed_id = stored.buffer->id;
+  return true;
+}
+
+bool answer_many(Runtime* rt, IncomingTask* task, PyObject* values) {
+  std::deque<FrameScope> frames;
+  std::vector<ReturnValue> out(static_cast<size_t>(PyTuple_GET_SIZE(values)));
+  bool ok = true;
+  for (uint32_t i = 0; ok && i < out.size(); ++i) {
+    frames.emplace_back();
+    frames.back()->plain = is_foreign(*task);
+    ok = encode_result(rt, *task, *frames.back(), i, PyTuple_GET_ITEM(values, i), &out[i]);
+  }
+  if (ok) finish_task(rt, task, out);
+  while (!frames.empty()) frames.pop_back();
+  return ok;
+}
+
+// The values of a task with num_returns > 1: a sequence, or what a generator gives.
+Ref spread_result(PyObject* result, Py_ssize_t wanted) {
+  bool is_iterator = PyIter_Check(result);
+  bool has_length = !is_iterator && PySequence_Check(result);
+  Ref values;
+  if (is_iterator) {
+    values = Ref(PyList_New(0));
+    while (values && PyList_GET_SIZE(values.get()) <= wanted) {
+      Ref item(PyIter_Next(result));
+      if (!item || PyList_Append(values.get(), item.get()) < 0) break;
+    }
+    if (PyErr_Occurred()) return Ref();
+    if (PyList_GET_SIZE(values.get()) > wanted) {
+      PyErr_Format(PyExc_ValueError, "Task returned more than num_returns=%zd objects.", wanted);
+      return Ref();
+    }
+    values = Ref(PyList_AsTuple(values.get()));
+  } else if (has_length) {
+    values = Ref(PySequence_Tuple(result));
+  } else {
+    PyErr_Format(PyExc_ValueError, "Task returned 1 object (a %.100s), but num_returns=%zd.", Py_TYPE(result)->tp_name,
+                 wanted);
+    return Ref();
+  }
+  if (values && PyTuple_GET_SIZE(values.get()) != wanted) {
+    PyErr_Format(PyExc_ValueError, "Task returned %zd objects, but num_returns=%zd.", PyTuple_GET_SIZE(values.get()),
+                 wanted);
+    return Ref();
+  }
+  return values;
+}
+
+bool answer_one(Runtime* rt, IncomingTask* task, PyObject* value) {
+  FrameScope frame;
+  frame->plain = is_foreign(*task);
+  ReturnValue out;
+  if (!encode_result(rt, *task, *frame, 0, value, &out)) return false;
+  finish_task(rt, task, std::span(&out, 1));
+  return true;
+}
+
+// num_returns="dynamic": every item becomes an object of its own, and their references are the result.
+bool answer_dynamic(Runtime* rt, IncomingTask* task, PyObject* result) {
+  static PyObject* generator_class = nullptr;
+  PyObject* make = imported(&generator_class, "sheaf._generators", "DynamicObjectRefGenerator");
+  Ref items(make ? PyObject_GetIter(result) : nullptr);
+  Ref refs(items ? PyList_New(0) : nullptr);
+  while (refs) {
+    Ref item(PyIter_Next(items.get()));
+    if (!item) break;
+    FrameScope frame;
+    Frame::Mark mark = frame->mark();
+    Slot slot = encode_value(*frame, item.get()) ? put_value(*frame, mark) : runtime::kNoSlot;
+    Ref ref(slot == runtime::kNoSlot ? nullptr : new_ref(slot));
+    if (!ref || PyList_Append(refs.get(), ref.get()) < 0) return false;
+  }
+  if (!refs || PyErr_Occurred()) return false;
+  Ref value(PyObject_CallOneArg(make, refs.get()));
+  return value && answer_one(rt, task, value.get());
+}
+
+bool answer_stream(Runtime* rt, IncomingTask* task, PyObject* result) {
+  Ref items(PyObject_GetIter(result));
+  if (!items) {
+    PyErr_Clear();
+    PyErr_Format(PyExc_TypeError, "A task with num_returns=\"streaming\" must return an iterator or be a generator "
+                 "function, but it returned a %.100s.", Py_TYPE(result)->tp_name);
+    return false;
+  }
+  for (;;) {
+    Ref item(PyIter_Next(items.get()));
+    if (!item) break;
+    if (!send_item(rt, task, item.get())) return false;
+  }
+  return !PyErr_Occurred() && answer_one(rt, task, Py_None);
+}
+
+AfterTask start_actor(Runtime* rt, IncomingTask* task) {
+  g_actor.active = true;
+  g_actor.spec = task->actor->spec;
+  g_actor.incarnation = task->actor->incarnation;
+  g_actor.devices = task->actor->devices;
+  static PyObject* starter = nullptr;
+  Call call;
+  Ref made;
+  {
+    RunningScope scope(task, true);
+    PyObject* prepare = imported(&starter, "sheaf._worker", "prepare_actor");
+    Ref done(prepare ? PyObject_CallFunction(prepare, "O", g_actor.spec.is_async ? Py_True : Py_False) : nullptr);
+    Ref cls = done ? prepare_task(rt, *task, &call) : Ref();
+    if (cls) made = Ref(invoke(cls.get(), &call));
+  }
+  if (!made) return answer_exception(rt, task);
+  g_actor.instance = made.release();
+  rt->actor_started(*task, std::nullopt);
+  rt->finish(task, {});
+  return AfterTask::kGoOn;
+}
+
+bool was_last_call(const IncomingTask& task) {
+  uint32_t limit = task.definition->max_calls;
+  return limit > 0 && task.kind == TaskKind::kFunction && ++g_calls[task.definition->function] >= limit;
+}
+
+}  // namespace
+
+bool is_streaming(const IncomingTask& task) { return task.definition->flags & runtime::kStreaming; }
+
+Ref prepare_task(Runtime* rt, const IncomingTask& task, Call* call) {
+  Ref function;
+  if (task.kind == TaskKind::kActorMethod) {
+    if (!g_actor.instance) {
+      PyErr_SetString(PyExc_RuntimeError, "the actor has no instance: its constructor failed");
+      return Ref();
+    }
+    PyObject* name = method_name(task.definition->method);
+    function = Ref(name ? PyObject_GetAttr(g_actor.instance, name) : nullptr);
+  } else {
+    function = Ref::borrow(load_function(*task.definition));
+  }
+  if (!function || !decode_arguments(rt, task, call)) return Ref();
+  return function;
+}
+
+PyObject* invoke(PyObject* function, Call* call) {
+  PyObject* result = PyObject_Vectorcall(function, call->values.data(), call->positional, call->names.get());
+  call->clear();
+  return result;
+}
+
+bool answer(Runtime* rt, IncomingTask* task, PyObject* result) {
+  uint32_t flags = task->definition->flags;
+  if (flags & runtime::kStreaming) return answer_stream(rt, task, result);
+  if (flags & runtime::kDynamicReturns) return answer_dynamic(rt, task, result);
+  if (task->definition->n_returns == 1) [[likely]] return answer_one(rt, task, result);
+  if (task->definition->n_returns == 0) return answer_one(rt, task, Py_None);
+  Ref values = spread_result(result, task->definition->n_returns);
+  return values && answer_many(rt, task, values.get());
+}
+
+bool send_item(Runtime* rt, IncomingTask* task, PyObject* item) {
+  FrameScope frame;
+  ReturnValue value;
+  if (!encode_result(rt, *task, *frame, 0, item, &value)) return false;
+  PyThreadState* state = release_gil();
+  Status status = rt->yield_item(task, value);
+  retake_gil(state);
+  if (status.is_ok()) return true;
+  if (status.code() == StatusCode::kCancelled) PyErr_SetNone(PyExc_KeyboardInterrupt);
+  else raise_status(status);
+  return false;
+}
+
+void answer_cancelled(Runtime* rt, IncomingTask* task) {
+  fail_task(rt, task, ErrorRecord{ErrorKind::kCancelled, "the task was cancelled", "", {}}, false);
+}
+
+AfterTask answer_exception(Runtime* rt, IncomingTask* task) {
+  Ref exception = take_exception();
+  bool creation = task->kind == TaskKind::kActorCreation;
+  if (!exception) {
+    fail_task(rt, task, ErrorRecord{ErrorKind::kSystem, "the worker failed without an exception", "", {}}, false);
+    return AfterTask::kGoOn;
+  }
+  PyObject* e = exception.get();
+  if (PyErr_GivenExceptionMatches(e, PyExc_SystemExit) && !creation) {
+    static PyObject* leaver = nullptr;
+    PyObject* leave = imported(&leaver, "sheaf._worker", "exit_code");
+    Ref code(leave ? PyObject_CallOneArg(leave, e) : nullptr);
+    g_exit_code = code ? static_cast<int>(PyLong_AsLong(code.get())) : 1;
+    PyErr_Clear();
+    if (g_actor.active && !rt->exiting()) {
+      PyThreadState* state = release_gil();
+      rt->actor_exit(g_actor.spec.actor, g_actor.incarnation, "the actor called sys.exit()");
+      retake_gil(state);
+    }
+    return AfterTask::kLeave;
+  }
+  if (PyErr_GivenExceptionMatches(e, PyExc_KeyboardInterrupt) && rt->cancel_requested(*task)) {
+    answer_cancelled(rt, task);
+    return AfterTask::kGoOn;
+  }
+  ErrorRecord record;
+  record.kind = creation ? ErrorKind::kActorDied : ErrorKind::kUserException;
+  record.message = one_line(e);
+  record.payload = pack_exception(*task, e);
+  if (creation) record.actor = task->actor->spec.actor;
+  fail_task(rt, task, record, is_retryable(*task, e));
+  return AfterTask::kGoOn;
+}
+
+AfterTask run_task(Runtime* rt, IncomingTask* task, bool main_thread) {
+  if (task->kind == TaskKind::kActorCreation) return start_actor(rt, task);
+  bool last = was_last_call(*task);
+  AfterTask after = AfterTask::kGoOn;
+  {
+    // Answering counts as running: a generator's code runs while its items are sent.
+    RunningScope scope(task, main_thread);
+    Call call;
+    Ref function = prepare_task(rt, *task, &call);
+    Ref result(function ? invoke(function.get(), &call) : nullptr);
+    if (!result || !answer(rt, task, result.get())) after = answer_exception(rt, task);
+  }
+  return last ? AfterTask::kLeave : after;
+}
+
+}  // namespace sheaf::python

@@ -1,0 +1,290 @@
+#include "python/binding/get_put_wait.h"
+
+#include "python/binding/arena_buffer.h"
+#include "python/binding/codec.h"
+#include "python/binding/object_ref.h"
+
+namespace sheaf::python {
+
+using runtime::Clock;
+using runtime::Deadline;
+using runtime::WaitOutcome;
+
+namespace {
+
+// Short enough not to be felt by other Python threads, long enough for a worker on another core to answer.
+constexpr std::chrono::nanoseconds kLockedSpin{3000};
+
+bool any_error(Runtime* rt, std::span<const Slot> slots) {
+  for (Slot slot : slots) {
+    if (!rt->is_ready(slot)) continue;
+    uint64_t pin = 0;
+    auto view = rt->view(slot, &pin);
+    if (pin) rt->unpin(pin);
+    if (view && view->state == runtime::ValueState::kError) return true;
+  }
+  return false;
+}
+
+PyObject* decode_view(const runtime::ValueView& view, PyObject* pin) {
+  Source source{view.bytes, pin};
+  if (view.contained) source.refs = *view.contained;
+  return decode_value(source);
+}
+
+// Marks slots without clearing between calls: a mark is the number of the call that set it.
+class SeenSlots {
+ public:
+  void start() {
+    if (++call_ == 0) {
+      marks_.assign(marks_.size(), 0);
+      call_ = 1;
+    }
+  }
+  // False when the slot was seen in this call already.
+  bool add(Slot slot) {
+    if (slot >= marks_.size()) marks_.resize(slot + slot / 2 + 64, 0);
+    return std::exchange(marks_[slot], call_) != call_;
+  }
+
+ private:
+  std::vector<uint32_t> marks_;
+  uint32_t call_ = 0;
+};
+
+bool slots_of_tuple(PyObject* tuple, std::vector<Slot>* out) {
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
+    Slot slot = usable_slot(as_ref(PyTuple_GET_ITEM(tuple, i)));
+    if (slot == runtime::kNoSlot) return false;
+    out->push_back(slot);
+  }
+  return true;
+}
+
+PyObject* get_many(Runtime* rt, PyObject* list, Deadline deadline) {
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
+    PyObject* item = PyList_GET_ITEM(list, i);
+    if (is_ref(item)) continue;
+    return PyErr_Format(PyExc_TypeError,
+                        "Attempting to call `get` on the value %R, which is not a sheaf.ObjectRef.", item);
+  }
+  Ref refs(PyList_AsTuple(list));   // the list may change while values are read
+  if (!refs) return nullptr;
+  std::vector<Slot> slots;
+  slots.reserve(static_cast<size_t>(PyTuple_GET_SIZE(refs.get())));
+  if (!slots_of_tuple(refs.get(), &slots)) return nullptr;
+  if (!slots.empty() && !wait_for(rt, {slots, slots.size(), deadline, true, true})) return nullptr;
+  Ref out(PyList_New(static_cast<Py_ssize_t>(slots.size())));
+  if (!out) return nullptr;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (!rt->is_ready(slots[i])) continue;   // some other value is an error, which is raised below or was before
+    PyObject* value = read_object(rt, slots[i], deadline);
+    if (!value) return nullptr;
+    PyList_SET_ITEM(out.get(), static_cast<Py_ssize_t>(i), value);
+  }
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (PyList_GET_ITEM(out.get(), static_cast<Py_ssize_t>(i))) continue;
+    PyObject* value = read_object(rt, slots[i], deadline);
+    if (!value) return nullptr;
+    PyList_SET_ITEM(out.get(), static_cast<Py_ssize_t>(i), value);
+  }
+  return out.release();
+}
+
+// The argument at position `index` or with keyword `name`; borrowed, null when absent.
+PyObject* argument(PyObject* const* args, Py_ssize_t nargs, PyObject* names, Py_ssize_t index, const char* name) {
+  if (index < nargs) return args[index];
+  for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); ++i) {
+    if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, i), name) == 0) return args[nargs + i];
+  }
+  return nullptr;
+}
+
+bool check_names(PyObject* names, std::initializer_list<const char*> known, const char* function) {
+  for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names); ++i) {
+    PyObject* name = PyTuple_GET_ITEM(names, i);
+    bool found = false;
+    for (const char* k : known) found |= PyUnicode_CompareWithASCIIString(name, k) == 0;
+    if (found) continue;
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", function, name);
+    return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool wait_for(Runtime* rt, const WaitRequest& r) {
+  if (rt->poll(r.slots, r.needed, kLockedSpin)) return true;
+  for (;;) {
+    PyThreadState* state = release_gil();
+    WaitOutcome outcome = rt->wait(r.slots, r.needed, r.deadline);
+    retake_gil(state);
+    switch (outcome) {
+      case WaitOutcome::kReady: return true;
+      case WaitOutcome::kTimeout:
+        if (!r.raise_timeout) return true;
+        raise_named("GetTimeoutError", "Get timed out: some object(s) not ready.");
+        return false;
+      case WaitOutcome::kInterrupted:
+        if (PyErr_CheckSignals() < 0) return false;
+        if (r.fail_fast && r.slots.size() > 1 && any_error(rt, r.slots)) return true;
+        break;
+      case WaitOutcome::kDisconnected:
+        if (runtime_or_raise()) raise_named("LocalRayletDiedError", "The node daemon is gone, so the value will never arrive.");
+        return false;
+    }
+  }
+}
+
+PyObject* read_object(Runtime* rt, Slot slot, Deadline deadline) {
+  for (;;) {
+    if (!rt->is_ready(slot) && !wait_for(rt, {std::span(&slot, 1), 1, deadline})) return nullptr;
+    uint64_t pin = 0;
+    auto view = rt->view(slot, &pin);
+    if (!view) {
+      if (view.status().code() != StatusCode::kNotFound) return raise_status(view.status());
+      if (!wait_for(rt, {std::span(&slot, 1), 1, deadline})) return nullptr;
+      continue;
+    }
+    if (view->state == runtime::ValueState::kError) return raise_record(view->bytes, rt->id(slot));
+    PyObject* value = nullptr;
+    if (view->state == runtime::ValueState::kArena) {
+      Ref owner(new_pin(pin));
+      value = owner ? decode_view(*view, owner.get()) : nullptr;
+    } else {
+      value = decode_view(*view, nullptr);
+    }
+    return value ? value : raise_unreadable(rt->id(slot));
+  }
+}
+
+bool parse_timeout(PyObject* timeout, Deadline* deadline) {
+  *deadline = runtime::kNever;
+  if (!timeout || timeout == Py_None) return true;
+  double seconds = PyFloat_AsDouble(timeout);
+  if (seconds == -1.0 && PyErr_Occurred()) return false;
+  if (seconds == -1.0) return true;   // an old spelling of "for ever"
+  if (!(seconds >= 0)) {
+    PyErr_Format(PyExc_ValueError, "timeout must be None or a number >= 0, got %R", timeout);
+    return false;
+  }
+  if (seconds < 1e9) {
+    *deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  }
+  return true;
+}
+
+PyObject* py_put(PyObject*, PyObject* value) {
+  if (is_ref(value)) {
+    PyErr_SetString(PyExc_TypeError,
+                    "Calling 'put' on a sheaf.ObjectRef is not allowed. If you really want to do this, you can wrap "
+                    "the sheaf.ObjectRef in a list and call 'put' on it.");
+    return nullptr;
+  }
+  if (!runtime_or_raise()) return nullptr;
+  FrameScope frame;
+  Frame::Mark mark = frame->mark();
+  if (!encode_value(*frame, value)) return nullptr;
+  Slot slot = put_value(*frame, mark);
+  return slot == runtime::kNoSlot ? nullptr : new_ref(slot);
+}
+
+PyObject* py_get(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs > 2 || !check_names(names, {"refs", "object_refs", "timeout"}, "get")) {
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "get() takes references and a timeout");
+    return nullptr;
+  }
+  PyObject* refs = argument(args, nargs, names, 0, "refs");
+  if (!refs) refs = argument(args, nargs, names, 0, "object_refs");
+  if (!refs) {
+    PyErr_SetString(PyExc_TypeError, "get() missing 1 required positional argument: 'object_refs'");
+    return nullptr;
+  }
+  PyObject* timeout = argument(args, nargs, names, 1, "timeout");
+  Runtime* rt = runtime_or_raise();
+  Deadline deadline;
+  if (!rt || !parse_timeout(timeout, &deadline)) return nullptr;
+  if (is_ref(refs)) [[likely]] {
+    Slot slot = usable_slot(as_ref(refs));
+    return slot == runtime::kNoSlot ? nullptr : read_object(rt, slot, deadline);
+  }
+  if (PyList_Check(refs)) return get_many(rt, refs, deadline);
+  return PyErr_Format(PyExc_ValueError,
+                      "Invalid type of object refs, %R, is given. 'object_refs' must either be an ObjectRef or a list "
+                      "of ObjectRefs. ", Py_TYPE(refs));
+}
+
+namespace {
+
+// False with an exception set when the list is no good for wait().
+bool check_wait_list(PyObject* refs, std::vector<Slot>* slots) {
+  if (is_ref(refs)) {
+    PyErr_SetString(PyExc_TypeError, "wait() expected a list of sheaf.ObjectRef, got a single sheaf.ObjectRef");
+    return false;
+  }
+  if (!PyList_Check(refs)) {
+    PyErr_Format(PyExc_TypeError, "wait() expected a list of sheaf.ObjectRef, got %R", Py_TYPE(refs));
+    return false;
+  }
+  thread_local SeenSlots seen;
+  seen.start();
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(refs); ++i) {
+    PyObject* item = PyList_GET_ITEM(refs, i);
+    if (!is_ref(item)) {
+      PyErr_Format(PyExc_TypeError, "wait() expected a list of sheaf.ObjectRef, got list containing %R", Py_TYPE(item));
+      return false;
+    }
+    Slot slot = usable_slot(as_ref(item));
+    if (slot == runtime::kNoSlot) return false;
+    if (!seen.add(slot)) {
+      PyErr_SetString(PyExc_ValueError, "Wait requires a list of unique object refs.");
+      return false;
+    }
+    slots->push_back(slot);
+  }
+  return true;
+}
+
+}  // namespace
+
+// wait(refs, num_returns, timeout, fetch_local) -> (ready, not ready), both in the order given.
+PyObject* py_wait(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (nargs > 4 || !check_names(names, {"refs", "num_returns", "timeout", "fetch_local"}, "wait")) {
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "wait() takes at most 4 arguments");
+    return nullptr;
+  }
+  PyObject* list = argument(args, nargs, names, 0, "refs");
+  PyObject* count = argument(args, nargs, names, 1, "num_returns");
+  Runtime* rt = runtime_or_raise();
+  Deadline deadline;
+  if (!rt || !parse_timeout(argument(args, nargs, names, 2, "timeout"), &deadline)) return nullptr;
+  if (!list) return PyErr_Format(PyExc_TypeError, "wait() needs a list of references");
+  thread_local std::vector<Slot> slots;
+  slots.clear();
+  if (!check_wait_list(list, &slots)) return nullptr;
+  Py_ssize_t n = PyList_GET_SIZE(list);
+  Py_ssize_t wanted = count ? PyLong_AsSsize_t(count) : 1;
+  if (wanted == -1 && PyErr_Occurred()) return nullptr;
+  if (n == 0) return Py_BuildValue("([][])");
+  if (wanted <= 0) {
+    return PyErr_Format(PyExc_ValueError, "Invalid number of objects to return %zd.", wanted);
+  }
+  if (wanted > n) {
+    PyErr_SetString(PyExc_ValueError,
+                    "num_returns cannot be greater than the number of objects provided to wait.");
+    return nullptr;
+  }
+  Ref refs(PyList_AsTuple(list));
+  Ref ready(refs ? PyList_New(0) : nullptr), rest(ready ? PyList_New(0) : nullptr);
+  if (!rest) return nullptr;
+  std::vector<Slot> mine = slots;   // a signal handler may call wait() too
+  if (!wait_for(rt, {mine, static_cast<size_t>(wanted), deadline, false})) return nullptr;
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    bool take = PyList_GET_SIZE(ready.get()) < wanted && rt->is_ready(mine[static_cast<size_t>(i)]);
+    if (PyList_Append(take ? ready.get() : rest.get(), PyTuple_GET_ITEM(refs.get(), i)) < 0) return nullptr;
+  }
+  return Py_BuildValue("(OO)", ready.get(), rest.get());
+}
+
+}  // namespace sheaf::python

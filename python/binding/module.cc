@@ -1,0 +1,69 @@
+// sheaf._core: plain C types and functions for what is called millions of times, nanobind for the rest.
+#include <nanobind/nanobind.h>
+
+#include "python/binding/arena_buffer.h"
+#include "python/binding/async.h"
+#include "python/binding/async_call.h"
+#include "python/binding/bound_call.h"
+#include "python/binding/codec.h"
+#include "python/binding/cold_api.h"
+#include "python/binding/generator.h"
+#include "python/binding/get_put_wait.h"
+#include "python/binding/object_ref.h"
+#include "python/binding/task_context.h"
+#include "python/binding/worker_loop.h"
+
+namespace nb = nanobind;
+
+namespace sheaf::python {
+
+namespace {
+
+template <class Function>
+PyCFunction as_c_function(Function function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef g_functions[] = {
+    {"put", py_put, METH_O, "Stores a value; gives a reference to it."},
+    {"get", as_c_function(py_get), METH_FASTCALL | METH_KEYWORDS, "The value of a reference, or of a list of them."},
+    {"wait", as_c_function(py_wait), METH_FASTCALL | METH_KEYWORDS, "Splits references into ready and not ready."},
+    {"worker_main", py_worker_main, METH_NOARGS, "Serves tasks until the worker shall leave."},
+    {"_pool_thread", py_pool_thread, METH_NOARGS, nullptr},
+    {"_ref_at", ref_at, METH_O, nullptr},
+    {"_note_ref", note_ref, METH_O, nullptr},
+    {"_rebuild_ref", rebuild_ref, METH_O, nullptr},
+    {"_ready_fd", py_ready_fd, METH_NOARGS, nullptr},
+    {"_notify", py_notify, METH_O, nullptr},
+    {"_take_ready", py_take_ready, METH_NOARGS, nullptr},
+    {"_task_fd", py_task_fd, METH_NOARGS, nullptr},
+    {"_cancel_fd", py_cancel_fd, METH_NOARGS, nullptr},
+    {"_take_calls", py_take_calls, METH_NOARGS, nullptr},
+    {"_take_cancelled", py_take_cancelled, METH_NOARGS, nullptr},
+    {"_exiting", py_exiting, METH_NOARGS, nullptr},
+    {"_async_variable", py_async_variable, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+
+void add_type(nb::module_& m, const char* name, PyTypeObject* type) {
+  if (PyModule_AddObjectRef(m.ptr(), name, reinterpret_cast<PyObject*>(type)) < 0) throw nb::python_error();
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);
+  if (!ready_object_ref_type() || !ready_generator_type() || !ready_bound_call_types() ||
+      !ready_arena_buffer_types() || !ready_async_types() || !ready_async_call_type()) {
+    throw nb::python_error();
+  }
+  add_type(m, "ObjectRef", &ObjectRefType);
+  add_type(m, "ObjectRefGenerator", &ObjectRefGeneratorType);
+  add_type(m, "BoundTask", &BoundTaskType);
+  add_type(m, "BoundMethod", &BoundMethodType);
+  if (PyModule_AddFunctions(m.ptr(), g_functions) < 0) throw nb::python_error();
+  bind_connection(m);
+  bind_cold_api(m);
+  m.def("_main_task_cancelled", &main_task_cancelled);
+}
+
+}  // namespace sheaf::python

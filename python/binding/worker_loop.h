@@ -1,0 +1,13 @@
+// The worker's threads: the main loop, the pool of a threaded actor, and what an asyncio loop needs.
+#pragma once
+
+#include "python/binding/engine.h"
+
+namespace sheaf::python {
+
+// Serves tasks in the calling (main) thread until the worker shall leave. Returns the exit code.
+PyObject* py_worker_main(PyObject* module, PyObject* unused);
+// Body of a pool thread; `_worker.py` starts it.
+PyObject* py_pool_thread(PyObject* module, PyObject* unused);
+
+}  // namespace sheaf::python

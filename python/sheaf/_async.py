@@ -1,0 +1,130 @@
+"""References in event loops: completion notices of the engine, handed to asyncio and concurrent futures.
+
+The engine has one descriptor that becomes readable when a reference that somebody waits for is ready. Each event loop
+watches it; plain concurrent futures are served by a thread of their own. Whoever reads it delivers for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+
+from . import _core
+
+_lock = threading.Lock()
+_waiters: dict[int, list] = {}  # key of the engine -> [(loop or None, future, reference)]
+_watching: "weakref.WeakSet" = weakref.WeakSet()  # loops that watch the descriptor
+_watched_fd = -1
+_thread: threading.Thread | None = None
+
+
+def future_for(ref) -> asyncio.Future:
+    """An asyncio future of the reference's value, in the running loop."""
+    loop = asyncio.get_running_loop()
+    _watch(loop)
+    future = loop.create_future()
+    _register(ref, loop, future)
+    return future
+
+
+def concurrent_future(ref):
+    """A `concurrent.futures.Future` of the reference's value; cancelling it does not cancel the task."""
+    from concurrent.futures import Future
+
+    future = Future()
+    future.object_ref = ref
+    future.set_running_or_notify_cancel()
+    _ensure_thread()
+    _register(ref, None, future)
+    return future
+
+
+async def next_ref(generator):
+    """The next reference of a generator; StopAsyncIteration at its end."""
+    loop = asyncio.get_running_loop()
+    while not generator.next_ready():
+        _watch(loop)
+        arrived = loop.create_future()
+        _register(generator, loop, arrived)
+        if generator.next_ready():  # it came between the look and the registration
+            break
+        await arrived
+    try:
+        return next(generator)
+    except StopIteration:
+        raise StopAsyncIteration from None
+
+
+def _register(ref, loop, future) -> None:
+    with _lock:
+        key = _core._notify(ref)
+        _waiters.setdefault(key, []).append((loop, future, ref))
+
+
+def _watch(loop) -> None:
+    global _watched_fd
+    fd = _core._ready_fd()
+    if fd != _watched_fd:  # another connection
+        _watched_fd = fd
+        _watching.clear()
+        with _lock:
+            _waiters.clear()
+    if loop not in _watching:
+        _watching.add(loop)
+        loop.add_reader(fd, _deliver, loop)
+
+
+def _deliver(here) -> None:
+    """Completes the futures of what has become ready; ``here`` is the loop that runs this, or None."""
+    try:
+        keys = _core._take_ready()
+    except RuntimeError:  # disconnected
+        if here is not None:
+            here.remove_reader(_watched_fd)
+        return
+    for key in keys:
+        with _lock:
+            waiting = _waiters.pop(key, ())
+        for loop, future, ref in waiting:
+            if loop is None or loop is here:
+                _complete(future, ref)
+            else:
+                try:
+                    loop.call_soon_threadsafe(_complete, future, ref)
+                except RuntimeError:  # that loop is closed: nobody waits any more
+                    pass
+
+
+def _complete(future, ref) -> None:
+    if future.done():
+        return
+    if type(ref) is not _core.ObjectRef:
+        future.set_result(None)
+        return
+    try:
+        value = _core.get(ref)
+    except BaseException as error:
+        if isinstance(error, StopIteration):  # futures refuse it
+            error = RuntimeError(f"the task raised {error!r}")
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+def _ensure_thread() -> None:
+    global _thread
+    fd = _core._ready_fd()
+    if _thread is None or not _thread.is_alive():
+        _thread = threading.Thread(target=_thread_main, args=(fd,), name="sheaf-completions", daemon=True)
+        _thread.start()
+
+
+def _thread_main(fd: int) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    while _core.is_connected() and _core._ready_fd() == fd:
+        if poll.poll(500):
+            _deliver(None)

@@ -1,0 +1,205 @@
+"""The Python side of a worker process: what the engine calls back into, and how a worker begins and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from . import _core
+
+_EXIT_RUNTIME_ENV = 78  # launchers/worker_spawner.h
+
+_loop = None  # of an async actor
+
+
+# ---- Called by the engine
+
+
+def load_function(key: bytes):
+    """The function or class with this id, from the cluster's function table."""
+    import pickle
+
+    data = _core.kv_get("fn", key, 10.0)
+    if data is None:
+        from .exceptions import RaySystemError
+
+        raise RaySystemError(f"the cluster has no function {key.hex()}: it was deleted, or never exported")
+    return pickle.loads(data)
+
+
+def load_by_name(text: str):
+    """The function or class that ``py:<module>:<qualified name>`` names, for callers in other languages."""
+    import functools
+    import importlib
+
+    _, module, name = text.split(":", 2)
+    found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    # Behind @remote stands the plain function or class.
+    return getattr(found, "_function", None) or getattr(found, "__ray_actor_class__", None) or found
+
+
+def pack_exception(error: BaseException, function_name: str, instance, actor_id) -> bytes:
+    """An exception as bytes for the caller."""
+    from ._errors import pack_exception as pack
+
+    return pack(error, function_name, _actor_repr(instance), actor_id)
+
+
+def _actor_repr(instance) -> str | None:
+    if instance is None or type(instance).__repr__ is object.__repr__:
+        return None
+    try:
+        return repr(instance)
+    except Exception:
+        return None
+
+
+def exit_code(error: SystemExit) -> int:
+    """What the process ends with after ``sys.exit(...)`` in user code."""
+    code = error.code
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def prepare_actor(is_async: bool) -> None:
+    """Before the constructor runs: constructors of async actors may ask for the loop."""
+    global _loop
+    if is_async:
+        import asyncio
+
+        _loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(_loop)
+
+
+def serve_async() -> None:
+    """Serves the calls of an async actor until it ends."""
+    from ._worker_async import AsyncServer
+
+    task = _core.current_task()
+    AsyncServer(_loop, task["max_concurrency"], task["concurrency_groups"]).serve()
+
+
+def start_pool_thread() -> None:
+    """One more thread for a threaded actor."""
+    import threading
+
+    threading.Thread(target=_core._pool_thread, name="sheaf-pool", daemon=True).start()
+
+
+# ---- Life of a worker
+
+
+def _on_interrupt(signum, frame):
+    # Sent by the engine when the running task is cancelled. It may come late: then there is nothing to interrupt.
+    if _core._main_task_cancelled():
+        raise KeyboardInterrupt
+
+
+def enter_job(request: dict) -> None:
+    """Makes this process look like the driver's: environment, import paths, directory, runtime environment.
+
+    Raises RuntimeEnvSetupError.
+    """
+    job = request["job"]
+    keep = {name: os.environ[name] for name in _OWN_VARIABLES if name in os.environ}
+    if job.get("env"):
+        os.environ.clear()
+        os.environ.update(job["env"])
+        os.environ.update(keep)
+    if job.get("sys_path"):
+        sys.path[:] = _merged_path(job["sys_path"])
+    try:
+        os.chdir(job.get("cwd") or "/")
+    except OSError:
+        pass
+    if request.get("runtime_env") or job.get("runtime_env"):
+        from ._runtime_env_worker import apply_in_worker
+
+        apply_in_worker(request.get("runtime_env", ""), job, request.get("session_dir"))
+
+
+_OWN_VARIABLES = ("SHEAF_TESTING_FAULTS",)
+
+
+def _merged_path(driver_path: list) -> list:
+    """The driver's import path, and behind it what only this interpreter has (its own sheaf, for one)."""
+    return [*driver_path, *(path for path in sys.path if path not in driver_path)]
+
+
+def run(request: dict) -> int:
+    """Connects, serves, and returns the exit code."""
+    from . import _state, _worker_output
+
+    signal.signal(signal.SIGINT, _on_interrupt)
+    _worker_output.install()
+    session = _core.connect(request["socket"], "worker", request["token"])
+    job = request["job"]
+    _state.become_worker(session, job.get("name_space", ""), job.get("id"), _parsed(job.get("runtime_env")))
+    try:
+        return _core.worker_main()
+    finally:
+        _core.shutdown()
+
+
+def _parsed(runtime_env) -> dict:
+    if not runtime_env:
+        return {}
+    import json
+
+    return json.loads(runtime_env)
+
+
+def leave(code: int) -> None:
+    """Ends the process: exit handlers of user code run, modules are not torn down."""
+    import atexit
+
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        pass
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            pass
+    os._exit(code)
+
+
+def _read_request() -> dict:
+    import json
+
+    with open(3, "rb", closefd=True) as file:
+        file.seek(0)
+        return json.loads(file.read().decode("utf-8", "surrogatepass"))
+
+
+def main() -> None:
+    """A worker that was started without a template process: its request is in the file on descriptor 3."""
+    code = 1
+    try:
+        request = _read_request()
+        try:
+            enter_job(request)
+        except BaseException as error:
+            print(f"the runtime environment cannot be set up: {error}", file=sys.stderr)
+            code = _EXIT_RUNTIME_ENV
+        else:
+            code = run(request)
+    except SystemExit as error:
+        code = exit_code(error)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    leave(code)
+
+
+if __name__ == "__main__":
+    from sheaf import _worker  # one copy of this module, whatever it was started as
+
+    _worker.main()
