@@ -9,6 +9,7 @@ import sys
 from . import _core, _daemon
 from ._state import state
 
+_FLUSH_TIMEOUT_S = 0.5
 _NODE_ARGUMENTS = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory")
 # Private parameters that programs written for Ray pass; they have no meaning here.
 _IGNORED_PRIVATE = {
@@ -192,7 +193,8 @@ def shutdown(_exiting_interpreter: bool = False, wait_for_processes: bool = True
         return
     with state.lock:
         daemon, state.daemon = state.daemon, None
-        _flush_before_leaving()
+        if daemon is None or not daemon.wait(0):
+            _flush_before_leaving()
         state.mode = None
         state.generation += 1
         from . import remote_function
@@ -468,9 +470,25 @@ def _address_info() -> dict:
 
 
 def _flush_before_leaving() -> None:
-    metrics = sys.modules.get("sheaf.util.metrics")
-    if metrics is not None:
-        metrics.flush()
+    # In a thread of its own: a daemon that is stopped or overloaded must not keep the program.
+    import threading
+
+    flusher = threading.Thread(target=_flush, name="sheaf-flush", daemon=True)
+    flusher.start()
+    flusher.join(_FLUSH_TIMEOUT_S)
+
+
+def _flush() -> None:
+    try:
+        metrics = sys.modules.get("sheaf.util.metrics")
+        if metrics is not None:
+            metrics.flush()
+        # What workers have printed is in their pipes at the latest now. The daemon reads pipes
+        # between requests, and sends lines ahead of answers: after two answers all of it is here.
+        for _ in range(2):
+            _core.state_query("logs", {"name": ""}, 1)
+    except Exception:  # the daemon is gone
+        pass
 
 
 def _warn(text: str) -> None:
