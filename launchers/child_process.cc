@@ -1,3 +1,4 @@
+#include "core/read_file.h"
 #include "launchers/child_process.h"
 
 #include <dirent.h>
@@ -29,11 +30,12 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
 }
 
 // Between fork and exec beside other threads: async-signal-safe calls only.
-[[noreturn]] void become(const ChildOptions& o, pid_t parent, int null_fd, char* const* argv, char* const* envp) {
+[[noreturn]] void become(const ChildOptions& o, pid_t parent, int null_fd, char* const* argv,
+                         char* const* envp) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(kProgramNotRun);
   setsid();
-  struct sigaction standard {};
+  struct sigaction standard{};
   standard.sa_handler = SIG_DFL;
   for (int s = 1; s < NSIG; ++s) sigaction(s, &standard, nullptr);
   sigset_t none;
@@ -41,7 +43,8 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
   sigprocmask(SIG_SETMASK, &none, nullptr);
   // The kernel shall take a worker before the daemon when memory ends.
   if (int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC); fd >= 0) {
-    if (write(fd, "500", 3) != 3) { /* not permitted: no harm */ }
+    if (write(fd, "500", 3) != 3) { /* not permitted: no harm */
+    }
     close(fd);
   }
   // Sources may be numbered 0..3: move them out of the way before anything is replaced.
@@ -52,7 +55,8 @@ std::vector<char*> pointers(const std::vector<std::string>& strings) {
   if (out >= 0) dup2(out, 1);
   if (err >= 0) dup2(err, 2);
   if (fd3 >= 0) dup2(fd3, 3);
-  if (!o.directory.empty() && chdir(o.directory.c_str()) != 0) { /* stay where the daemon is */ }
+  if (!o.directory.empty() && chdir(o.directory.c_str()) != 0) { /* stay where the daemon is */
+  }
   execvpe(argv[0], argv, envp);
   _exit(kProgramNotRun);
 }
@@ -64,11 +68,10 @@ std::vector<pid_t> children() {
   if (proc == nullptr) return out;
   while (dirent* e = readdir(proc)) {
     if (e->d_name[0] < '0' || e->d_name[0] > '9') continue;
-    std::ifstream file(std::string("/proc/") + e->d_name + "/stat");
-    std::string text((std::istreambuf_iterator<char>(file)), {});
+    std::string text = read_file(std::string("/proc/") + e->d_name + "/stat");
     size_t at = text.rfind(')');
     if (at == std::string::npos || at + 4 >= text.size()) continue;
-    if (atoi(text.c_str() + at + 4) == getpid()) out.push_back(atoi(e->d_name));   // ") S <ppid>"
+    if (atoi(text.c_str() + at + 4) == getpid()) out.push_back(atoi(e->d_name));  // ") S <ppid>"
   }
   closedir(proc);
   return out;
@@ -94,7 +97,8 @@ Result<pid_t> start_child(const ChildOptions& options) {
 std::map<std::string, std::string> own_environment() {
   std::map<std::string, std::string> out;
   for (char** e = environ; *e != nullptr; ++e) {
-    if (const char* equals = std::strchr(*e, '=')) out[std::string(static_cast<const char*>(*e), equals)] = equals + 1;
+    if (const char* equals = std::strchr(*e, '='))
+      out[std::string(static_cast<const char*>(*e), equals)] = equals + 1;
   }
   return out;
 }
@@ -112,8 +116,10 @@ bool kill_descendants(int timeout_ms) {
     bool any = false;
     while ((got = waitpid(-1, nullptr, WNOHANG)) > 0) any = true;
     if (got < 0 && errno == ECHILD) return true;
-    if (any && waited % 10 != 9) waited += 9 - waited % 10;   // look again at once: there may be orphans
-    else usleep(1000);
+    if (any && waited % 10 != 9)
+      waited += 9 - waited % 10;  // look again at once: there may be orphans
+    else
+      usleep(1000);
   }
   return false;
 }

@@ -19,7 +19,7 @@ size_t align64(size_t n) { return (n + 63) & ~size_t{63}; }
 
 void kill_group(pid_t pid) {
   if (pid <= 1) return;
-  if (::kill(-pid, SIGKILL) != 0) ::kill(pid, SIGKILL);   // it may not lead a group yet
+  if (::kill(-pid, SIGKILL) != 0) ::kill(pid, SIGKILL);  // it may not lead a group yet
 }
 
 }  // namespace
@@ -35,14 +35,19 @@ uint32_t LaneNumbers::take() {
   return static_cast<uint32_t>(used_.size() - 1);
 }
 
-Result<std::unique_ptr<Clients>> Clients::create(EventLoop& loop, transport::LaneRegion& region, ClientHooks hooks) {
+Result<std::unique_ptr<Clients>> Clients::create(EventLoop& loop, transport::LaneRegion& region,
+                                                 ClientHooks hooks) {
   SHEAF_ASSIGN(transport::RegionOffset bell, region.allocate(sizeof(transport::BellBlock)));
   region.at<transport::BellBlock>(bell)->owner_process.store(kDaemonProcess);
   return std::unique_ptr<Clients>(new Clients(loop, region, std::move(hooks), bell));
 }
 
-Clients::Clients(EventLoop& loop, transport::LaneRegion& region, ClientHooks hooks, transport::RegionOffset bell)
-    : loop_(loop), region_(region), hooks_(std::move(hooks)), bell_offset_(bell),
+Clients::Clients(EventLoop& loop, transport::LaneRegion& region, ClientHooks hooks,
+                 transport::RegionOffset bell)
+    : loop_(loop),
+      region_(region),
+      hooks_(std::move(hooks)),
+      bell_offset_(bell),
       bell_(region.at<transport::BellBlock>(bell)) {
   auto watcher = transport::DeathWatcher::create([this](uint64_t id) {
     loop_.post([this, id] {
@@ -74,14 +79,16 @@ Result<ProcessBlock> Clients::make_block(ProcessId id) {
   b.pins = b.offset + pins;
   b.users = 1;
   region_.at<transport::BellBlock>(b.bell)->owner_process.store(id);
-  if (Status s = transport::init_death_lock(region_.at<transport::DeathLockBlock>(b.death_lock)); !s.is_ok()) {
+  if (Status s = transport::init_death_lock(region_.at<transport::DeathLockBlock>(b.death_lock));
+      !s.is_ok()) {
     region_.release(b.offset, b.size);
     return s;
   }
   return b;
 }
 
-Result<Client*> Clients::admit(Greeting greeting, JobId job, protocol::Welcome welcome, std::span<const int> fds) {
+Result<Client*> Clients::admit(Greeting greeting, JobId job, protocol::Welcome welcome,
+                               std::span<const int> fds) {
   ProcessId id = next_id_++;
   uint32_t number = lane_numbers_.take();
   if (number == 0) return Status(StatusCode::kOverloaded, "too many processes on this node");
@@ -105,7 +112,8 @@ Result<Client*> Clients::admit(Greeting greeting, JobId job, protocol::Welcome w
   client->spawn_token = greeting.hello.spawn_token;
   client->since = loop_.now();
   client->daemon_lane = number;
-  auto lane = transport::Lane::open(region_, {block.to_client, block.to_daemon, block.bell, 0, number});
+  auto lane =
+      transport::Lane::open(region_, {block.to_client, block.to_daemon, block.bell, 0, number});
   if (!lane) return abandon(lane.status());
   client->lane = std::move(*lane);
 
@@ -116,7 +124,8 @@ Result<Client*> Clients::admit(Greeting greeting, JobId job, protocol::Welcome w
   welcome.pin_table = block.pins;
   welcome.pin_slots = objstore::kDefaultPinSlots;
   welcome.death_lock = block.death_lock;
-  if (Status s = send_packet(greeting.socket.get(), wire::encode(welcome), fds); !s.is_ok()) return abandon(s);
+  if (Status s = send_packet(greeting.socket.get(), wire::encode(welcome), fds); !s.is_ok())
+    return abandon(s);
 
   client->socket = std::move(greeting.socket);
   client->pidfd = Fd(static_cast<int>(syscall(SYS_pidfd_open, client->pid, 0)));
@@ -162,7 +171,9 @@ Client* Clients::alive(ProcessId id) {
   return client != nullptr && client->alive() ? client : nullptr;
 }
 
-Client* Clients::by_lane(uint32_t daemon_lane) { return daemon_lane < by_lane_.size() ? by_lane_[daemon_lane] : nullptr; }
+Client* Clients::by_lane(uint32_t daemon_lane) {
+  return daemon_lane < by_lane_.size() ? by_lane_[daemon_lane] : nullptr;
+}
 
 Client* Clients::by_pid(pid_t pid) {
   auto it = by_pid_.find(pid);
@@ -177,12 +188,16 @@ void Clients::kill(Client& client, protocol::ErrorRecord cause) {
 
 void Clients::end_session(Client& client, const std::string& why) {
   if (client.dying) return;
-  protocol::ErrorRecord cause{protocol::ErrorKind::kSystem, fmt::format("process {} broke the protocol: {}", client.pid, why),
-                              {}, {}};
+  protocol::ErrorRecord cause{protocol::ErrorKind::kSystem,
+                              fmt::format("process {} broke the protocol: {}", client.pid, why),
+                              {},
+                              {}};
   client.broken = true;
   client.doom = cause;
-  if (client.kind == protocol::ClientKind::kWorker) kill_group(client.pid);
-  else ::shutdown(client.socket.get(), SHUT_RDWR);   // our end of file on it is what ends the session
+  if (client.kind == protocol::ClientKind::kWorker)
+    kill_group(client.pid);
+  else
+    ::shutdown(client.socket.get(), SHUT_RDWR);  // our end of file on it is what ends the session
 }
 
 void Clients::note_exit(pid_t pid, int wait_status) {
@@ -199,7 +214,8 @@ void Clients::sign_of_death(Client& client, bool reaped) {
     if (client.pidfd) loop_.remove_fd(client.pidfd.get());
     if (watcher_) watcher_->remove(client.id);
   }
-  bool cause_known = client.kind != protocol::ClientKind::kWorker || client.doom || client.wait_status;
+  bool cause_known =
+      client.kind != protocol::ClientKind::kWorker || client.doom || client.wait_status;
   if (client.dead) {
     if (client.reaped) reap(client);
   } else if (cause_known) {
@@ -216,11 +232,16 @@ protocol::ErrorRecord Clients::cause_of(const Client& client) const {
   using protocol::ErrorKind;
   if (client.doom) return *client.doom;
   if (client.kind == protocol::ClientKind::kDriver) {
-    return {ErrorKind::kOwnerDied, fmt::format("the driver (pid {}) has ended", client.pid), {}, {}};
+    return {
+        ErrorKind::kOwnerDied, fmt::format("the driver (pid {}) has ended", client.pid), {}, {}};
   }
-  if (client.kind == protocol::ClientKind::kTool) return {ErrorKind::kOwnerDied, "the tool has ended", {}, {}};
+  if (client.kind == protocol::ClientKind::kTool)
+    return {ErrorKind::kOwnerDied, "the tool has ended", {}, {}};
   std::string how = client.wait_status ? describe_wait_status(*client.wait_status) : "died";
-  return {ErrorKind::kWorkerCrashed, fmt::format("the worker process (pid {}) {}", client.pid, how), {}, {}};
+  return {ErrorKind::kWorkerCrashed,
+          fmt::format("the worker process (pid {}) {}", client.pid, how),
+          {},
+          {}};
 }
 
 void Clients::declare(Client& client) {
@@ -229,25 +250,25 @@ void Clients::declare(Client& client) {
   if (client.dead) return;
   client.dead = true;
   by_lane_[client.daemon_lane] = nullptr;
-  if (client.kind == protocol::ClientKind::kWorker) {
-    // What it started dies with it; the process itself may still run its exit handlers after closing its session.
-    uint64_t started = process_start_time(client.pid);
-    if (!client.reaped || client.doom || started == 0) {
-      kill_group(client.pid);
-    } else {
-      loop_.call_after(kLingerAfterClose, [pid = client.pid, started] {
-        uint64_t now = process_start_time(pid);   // 0: only its children are left; another: the pid was given out again
-        if (now == 0 || now == started) kill_group(pid);
-      });
-    }
-  }
   hooks_.on_dead(client, cause_of(client));
   if (client.reaped) reap(client);
 }
 
 void Clients::reap(Client& client) {
+  if (client.kind == protocol::ClientKind::kWorker) end_group(client);
   hooks_.on_reaped(client);
   finished_.push_back(client.id);
+}
+
+// What a worker started dies with it; the worker itself may run its exit handlers after it has
+// closed its session.
+void Clients::end_group(const Client& client) {
+  uint64_t started = process_start_time(client.pid);
+  if (started == 0 || client.doom) return kill_group(client.pid);
+  loop_.call_after(kLingerAfterClose, [pid = client.pid, started] {
+    uint64_t now = process_start_time(pid);  // 0: its children may be left
+    if (now == 0 || now == started) kill_group(pid);
+  });
 }
 
 void Clients::release_block(ProcessId id) {
@@ -264,7 +285,8 @@ void Clients::sweep() {
     if (it == clients_.end()) continue;
     Client& client = *it->second;
     lane_numbers_.give_back(client.daemon_lane);
-    if (auto p = by_pid_.find(client.pid); p != by_pid_.end() && p->second == &client) by_pid_.erase(p);
+    if (auto p = by_pid_.find(client.pid); p != by_pid_.end() && p->second == &client)
+      by_pid_.erase(p);
     release_block(id);
     clients_.erase(it);
   }

@@ -1,10 +1,12 @@
-// The processes of this node's cluster: their shared-memory blocks, their lane 0, and the end of their lives.
+// The processes of this node's cluster: their shared-memory blocks, their lane 0, and the end of
+// their lives.
 //
-// A client dies once. Three things tell of it: its death lock (dead, memory still there), its pidfd, and the end of its
-// socket (both: reaped). After the first of them what is left in its lane 0 is handled, then `on_dead` is called once, and
-// `on_reaped` once, at that moment or later. A worker is given kCauseGrace to let its wait status arrive before, so
-// that its peers are told why. Its block (bell, rings, pins, lock) goes back when it has been reaped and no peer can
-// ring its bell any more (LaneBroker counts those). Owned by the loop; only the death watcher has threads.
+// A client dies once. Three things tell of it: its death lock (dead, memory still there), its
+// pidfd, and the end of its socket (both: reaped). After the first of them what is left in its lane
+// 0 is handled, then `on_dead` is called once, and `on_reaped` once, at that moment or later. A
+// worker is given kCauseGrace to let its wait status arrive before, so that its peers are told why.
+// Its block (bell, rings, pins, lock) goes back when it has been reaped and no peer can ring its
+// bell any more (LaneBroker counts those). Owned by the loop; only the death watcher has threads.
 #pragma once
 
 #include <sys/types.h>
@@ -32,9 +34,11 @@
 namespace sheaf::launchers {
 
 inline constexpr auto kCauseGrace = std::chrono::milliseconds(5);
-inline constexpr auto kLingerAfterClose = std::chrono::seconds(5);   // of a worker whose session has ended
+inline constexpr auto kLingerAfterClose =
+    std::chrono::seconds(5);  // of a worker whose session has ended
 
-// Numbers at a bell: the lowest free one first, 0 when there is none left (0 itself is never given out).
+// Numbers at a bell: the lowest free one first, 0 when there is none left (0 itself is never given
+// out).
 class LaneNumbers {
  public:
   uint32_t take();
@@ -49,7 +53,7 @@ struct ProcessBlock {
   transport::RegionOffset offset = 0;
   size_t size = 0;
   transport::RegionOffset bell = 0, death_lock = 0, to_client = 0, to_daemon = 0, pins = 0;
-  uint32_t users = 0;   // itself, and every peer that may ring its bell
+  uint32_t users = 0;  // itself, and every peer that may ring its bell
 };
 
 struct Client {
@@ -60,32 +64,35 @@ struct Client {
   uint64_t spawn_token = 0;
   std::chrono::steady_clock::time_point since{};
   Fd socket, pidfd;
-  uint32_t daemon_lane = 0;           // its number at our bell
+  uint32_t daemon_lane = 0;  // its number at our bell
   std::optional<transport::Lane> lane;
-  LaneNumbers lane_numbers;           // at its bell
-  bool dying = false;                 // a sign of its death was seen
-  bool dead = false;                  // on_dead was called
+  LaneNumbers lane_numbers;  // at its bell
+  bool dying = false;        // a sign of its death was seen
+  bool dead = false;         // on_dead was called
   bool reaped = false;
-  bool memory_told = false;           // the service's: on_dead knew that it was reaped
-  bool broken = false;                // it sent nonsense: its lane is not read any more
-  std::optional<protocol::ErrorRecord> doom;   // why we ended it
+  bool memory_told = false;                   // the service's: on_dead knew that it was reaped
+  bool broken = false;                        // it sent nonsense: its lane is not read any more
+  std::optional<protocol::ErrorRecord> doom;  // why we ended it
   std::optional<int> wait_status;
   bool alive() const { return !dying; }
 };
 
 struct ClientHooks {
-  std::function<void(Client& client)> drain;    // handle all that waits in its lane
+  std::function<void(Client& client)> drain;  // handle all that waits in its lane
   std::function<void(Client& client, const protocol::ErrorRecord& cause)> on_dead;
   std::function<void(Client& client)> on_reaped;
 };
 
 class Clients {
  public:
-  static Result<std::unique_ptr<Clients>> create(EventLoop& loop, transport::LaneRegion& region, ClientHooks hooks);
+  static Result<std::unique_ptr<Clients>> create(EventLoop& loop, transport::LaneRegion& region,
+                                                 ClientHooks hooks);
   ~Clients();
 
-  // Fills the places of `welcome` that concern this client and sends it with `fds`. On error nothing is left behind.
-  Result<Client*> admit(Greeting greeting, JobId job, protocol::Welcome welcome, std::span<const int> fds);
+  // Fills the places of `welcome` that concern this client and sends it with `fds`. On error
+  // nothing is left behind.
+  Result<Client*> admit(Greeting greeting, JobId job, protocol::Welcome welcome,
+                        std::span<const int> fds);
 
   Client* find(ProcessId id);
   // Not dead and not dying; what is pushed to others is pointless.
@@ -109,12 +116,14 @@ class Clients {
   void sweep();
 
  private:
-  Clients(EventLoop& loop, transport::LaneRegion& region, ClientHooks hooks, transport::RegionOffset bell);
+  Clients(EventLoop& loop, transport::LaneRegion& region, ClientHooks hooks,
+          transport::RegionOffset bell);
   Result<ProcessBlock> make_block(ProcessId id);
   void watch(Client& client);
   void sign_of_death(Client& client, bool reaped);
   void declare(Client& client);
   void reap(Client& client);
+  void end_group(const Client& client);
   protocol::ErrorRecord cause_of(const Client& client) const;
 
   EventLoop& loop_;
@@ -122,14 +131,14 @@ class Clients {
   ClientHooks hooks_;
   transport::RegionOffset bell_offset_;
   transport::Bell bell_;
-  std::unique_ptr<transport::DeathWatcher> watcher_;   // null: the kernel has no futex_waitv
+  std::unique_ptr<transport::DeathWatcher> watcher_;  // null: the kernel has no futex_waitv
   LaneNumbers lane_numbers_;
   ProcessId next_id_ = kDaemonProcess + 1;
   std::map<ProcessId, std::unique_ptr<Client>> clients_;
   std::unordered_map<ProcessId, ProcessBlock> blocks_;
   std::vector<Client*> by_lane_;
-  std::map<pid_t, Client*> by_pid_;                    // the latest with this pid
-  std::vector<ProcessId> finished_;                    // to be swept
+  std::map<pid_t, Client*> by_pid_;  // the latest with this pid
+  std::vector<ProcessId> finished_;  // to be swept
 };
 
 }  // namespace sheaf::launchers

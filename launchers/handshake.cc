@@ -17,9 +17,11 @@ void refuse(int socket, StatusCode code, const std::string& message) {
   static_cast<void>(ignored);
 }
 
-Result<std::unique_ptr<Listener>> Listener::create(EventLoop& loop, const std::string& path, OnGreeting on_greeting) {
+Result<std::unique_ptr<Listener>> Listener::create(EventLoop& loop, const std::string& path,
+                                                   OnGreeting on_greeting) {
   SHEAF_ASSIGN(Fd socket, listen_packets(path, kListenBacklog));
-  auto listener = std::unique_ptr<Listener>(new Listener(loop, std::move(socket), std::move(on_greeting)));
+  auto listener =
+      std::unique_ptr<Listener>(new Listener(loop, std::move(socket), std::move(on_greeting)));
   listener->watch_listener(true);
   return listener;
 }
@@ -84,8 +86,9 @@ void Listener::drop(int fd) {
 void Listener::read_hello(int fd) {
   auto packet = receive_packet(fd, kHelloBytesMax);
   if (!packet && packet.status().code() == StatusCode::kOverloaded) return;
-  auto hello = packet && !packet->end && !packet->truncated ? wire::decode<protocol::Hello>(packet->bytes)
-                                                            : Status(StatusCode::kCorrupt, "no greeting");
+  auto hello = packet && !packet->end && !packet->truncated
+                   ? wire::decode<protocol::Hello>(packet->bytes)
+                   : Status(StatusCode::kCorrupt, "no greeting");
   if (!hello || hello->magic != protocol::kMagic) {
     ++refused_;
     return drop(fd);
@@ -93,14 +96,15 @@ void Listener::read_hello(int fd) {
   if (hello->version != protocol::kVersion || hello->kind > protocol::ClientKind::kTool) {
     ++refused_;
     refuse(fd, StatusCode::kUnsupported,
-           fmt::format("this node daemon speaks protocol {}, the client {}: both must come from the same installation",
+           fmt::format("this node daemon speaks protocol {}, the client {}: both must come from "
+                       "the same installation",
                        protocol::kVersion, hello->version));
     return drop(fd);
   }
   HalfOpen& entry = half_open_.at(fd);
   Greeting greeting{std::move(entry.socket), *hello, entry.pid != 0 ? entry.pid : hello->pid};
   loop_.remove_fd(fd);
-  drop(fd);   // its socket has moved on
+  drop(fd);  // its socket has moved on
   on_greeting_(std::move(greeting));
 }
 

@@ -1,8 +1,9 @@
 // The daemon's front door: accepts, checks who it is, and reads one Hello.
 //
-// The peer's uid (SO_PEERCRED) is compared before any byte is parsed; another uid is cut off without an answer. A
-// greeting has kHandshakeTimeout and kHelloBytesMax; at most kHalfOpenMax wait at a time, further connections stay in the
-// kernel's backlog. A wrong magic is cut off; a wrong version is told so. Owned by the loop.
+// The peer's uid (SO_PEERCRED) is compared before any byte is parsed; another uid is cut off
+// without an answer. A greeting has kHandshakeTimeout and kHelloBytesMax; at most kHalfOpenMax wait
+// at a time, further connections stay in the kernel's backlog. A wrong magic is cut off; a wrong
+// version is told so. Owned by the loop.
 #pragma once
 
 #include <sys/types.h>
@@ -25,15 +26,16 @@ inline constexpr size_t kHelloBytesMax = 256;
 inline constexpr int kListenBacklog = 512;
 
 struct Greeting {
-  Fd socket;                 // non-blocking; nothing but its end is expected any more
-  protocol::Hello hello;     // magic and version are right
-  pid_t pid = 0;             // as the kernel says, in our pid namespace; else hello.pid
+  Fd socket;              // non-blocking; nothing but its end is expected any more
+  protocol::Hello hello;  // magic and version are right
+  pid_t pid = 0;          // as the kernel says, in our pid namespace; else hello.pid
 };
 
 class Listener {
  public:
   using OnGreeting = std::function<void(Greeting greeting)>;
-  static Result<std::unique_ptr<Listener>> create(EventLoop& loop, const std::string& path, OnGreeting on_greeting);
+  static Result<std::unique_ptr<Listener>> create(EventLoop& loop, const std::string& path,
+                                                  OnGreeting on_greeting);
   ~Listener();
 
   // No further connections; half-open ones are cut off.

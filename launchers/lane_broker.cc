@@ -13,7 +13,8 @@ LaneInfo LaneBroker::PairLane::info(int end, Clients& clients) const {
   const End& own = ends[end];
   const End& peer = ends[1 - end];
   transport::RegionOffset first = offset, second = offset + sizeof(RingBlock);
-  return {end == 0 ? first : second, end == 0 ? second : first, clients.block(peer.process).bell, peer.number, own.number};
+  return {end == 0 ? first : second, end == 0 ? second : first, clients.block(peer.process).bell,
+          peer.number, own.number};
 }
 
 Result<LaneBroker::Link> LaneBroker::connect(Client& from, Client& to) {

@@ -1,8 +1,10 @@
-// Makes the lanes between client processes: one for each pair that needs one, and takes the memory back.
+// Makes the lanes between client processes: one for each pair that needs one, and takes the memory
+// back.
 //
-// A lane lives while both ends live; later leases and actors of the same pair use the same one. Its memory is given back
-// when both ends have let go: an end lets go when it has been reaped, or when it has answered something that was
-// sent after its PeerDown (the service's fence). Owned by the loop.
+// A lane lives while both ends live; later leases and actors of the same pair use the same one. Its
+// memory is given back when both ends have let go: an end lets go when it has been reaped, or when
+// it has answered something that was sent after its PeerDown (the service's fence). Owned by the
+// loop.
 #pragma once
 
 #include <map>
@@ -16,11 +18,12 @@ namespace sheaf::launchers {
 
 class LaneBroker {
  public:
-  LaneBroker(transport::LaneRegion& region, Clients& clients) : region_(region), clients_(clients) {}
+  LaneBroker(transport::LaneRegion& region, Clients& clients)
+      : region_(region), clients_(clients) {}
 
   struct Link {
-    transport::LaneInfo near, far;   // for `from` and for `to`
-    bool fresh = false;              // `to` does not know of it yet: LaneOpen comes first
+    transport::LaneInfo near, far;  // for `from` and for `to`
+    bool fresh = false;             // `to` does not know of it yet: LaneOpen comes first
   };
   // Both alive.
   Result<Link> connect(Client& from, Client& to);
@@ -34,15 +37,15 @@ class LaneBroker {
  private:
   struct End {
     ProcessId process = 0;
-    uint32_t number = 0;    // at its bell
+    uint32_t number = 0;  // at its bell
     bool holds = true;
   };
   struct PairLane {
     transport::RegionOffset offset = 0;
-    End ends[2];            // ends[0] writes the first ring
+    End ends[2];  // ends[0] writes the first ring
     transport::LaneInfo info(int end, Clients& clients) const;
   };
-  using Key = std::pair<ProcessId, ProcessId>;   // smaller first
+  using Key = std::pair<ProcessId, ProcessId>;  // smaller first
   static Key key_of(ProcessId a, ProcessId b) { return a < b ? Key{a, b} : Key{b, a}; }
   void drop_end(std::map<Key, PairLane>::iterator it, int end);
 

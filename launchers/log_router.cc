@@ -11,13 +11,14 @@ namespace sheaf::launchers {
 namespace {
 
 constexpr auto kRateWindow = std::chrono::seconds(1);
-constexpr size_t kFinishBytesMax = 4 << 20;   // left in the pipes of a dead worker whose children still write
+constexpr size_t kFinishBytesMax =
+    4 << 20;  // left in the pipes of a dead worker whose children still write
 
 void write_all(int fd, std::string_view bytes) {
   while (fd >= 0 && !bytes.empty()) {
     ssize_t n = ::write(fd, bytes.data(), bytes.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;   // a full disk loses log lines, nothing else
+    if (n <= 0) return;  // a full disk loses log lines, nothing else
     bytes.remove_prefix(static_cast<size_t>(n));
   }
 }
@@ -37,13 +38,17 @@ struct LogRouter::Worker {
   pid_t pid = 0;
   JobId job = 0;
   Stream streams[2];
-  protocol::LogLines lines;                 // to be delivered at the end of this round
+  protocol::LogLines lines;  // to be delivered at the end of this round
   std::chrono::steady_clock::time_point window{};
-  uint32_t shown = 0, dropped = 0;          // in this window
+  uint32_t shown = 0, dropped = 0;  // in this window
 };
 
-LogRouter::LogRouter(EventLoop& loop, std::string directory, Deliver deliver)
-    : loop_(loop), directory_(std::move(directory)), deliver_(std::move(deliver)) {}
+LogRouter::LogRouter(EventLoop& loop, std::string directory, uint32_t lines_per_second,
+                     Deliver deliver)
+    : loop_(loop),
+      directory_(std::move(directory)),
+      lines_per_second_(lines_per_second),
+      deliver_(std::move(deliver)) {}
 
 LogRouter::~LogRouter() {
   for (auto& [pid, worker] : workers_) {
@@ -82,6 +87,8 @@ void LogRouter::attach(pid_t pid, JobId job, LogPipes pipes) {
     Status added = loop_.add_fd(s.pipe.get(), EPOLLIN, [this, raw, i](uint32_t) {
       pump(*raw, raw->streams[i], kReadBytesPerRound);
       flush(*raw);
+      if (raw->streams[0].pipe || raw->streams[1].pipe) return;
+      loop_.post([this, pid = raw->pid] { forget_closed(pid); });
     });
     if (!added.is_ok()) s.pipe.reset();
   }
@@ -116,7 +123,8 @@ void LogRouter::close_stream(Worker& worker, Stream& stream) {
 
 void LogRouter::take(Worker& worker, Stream& stream, std::string_view bytes) {
   if (!stream.file) {
-    stream.file.reset(::open(stream.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
+    stream.file.reset(
+        ::open(stream.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
   }
   write_all(stream.file.get(), bytes);
   while (!bytes.empty()) {
@@ -146,13 +154,14 @@ void LogRouter::show(Worker& worker, Stream& stream, std::string_view line) {
   }
   if (loop_.now() - worker.window >= kRateWindow) {
     if (worker.dropped > 0) {
-      worker.lines.lines.push_back({worker.pid, true, "", fmt::format("{} lines dropped; all of them are in {}",
-                                                                      worker.dropped, worker.streams[0].path)});
+      worker.lines.lines.push_back({worker.pid, true, "",
+                                    fmt::format("{} lines dropped; all of them are in {}",
+                                                worker.dropped, worker.streams[0].path)});
     }
     worker.window = loop_.now();
     worker.shown = worker.dropped = 0;
   }
-  if (++worker.shown > kLinesPerSecond) {
+  if (++worker.shown > lines_per_second_) {
     ++worker.dropped;
     ++dropped_total_;
     return;
@@ -181,6 +190,12 @@ void LogRouter::finish(pid_t pid) {
   }
   flush(worker);
   workers_.erase(it);
+}
+
+void LogRouter::forget_closed(pid_t pid) {
+  auto it = workers_.find(pid);  // another worker may have the pid by now
+  if (it == workers_.end() || it->second->streams[0].pipe || it->second->streams[1].pipe) return;
+  finish(pid);
 }
 
 void LogRouter::finish_all() {

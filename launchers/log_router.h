@@ -1,10 +1,11 @@
 // Workers' standard output: from their pipes into files, and on to the driver of their job.
 //
-// Everything goes to <logs>/worker-<pid>.{out,err}. The driver gets whole lines, at most kLinesPerSecond of a worker; what
-// is over is counted in a note. A line that starts with kNameMarker is not shown: the rest of it is the name (of the task
-// or actor) under which the following lines of this stream are shown. Never blocks: pipes are non-blocking, and each is
-// read at most kReadBytesPerRound a round. A part of a line is shown when its writer has closed the pipe.
-// Owned by the loop.
+// Everything goes to <logs>/worker-<pid>.{out,err}. The driver gets whole lines, at most
+// `lines_per_second` of a worker; what is over is counted in a note. A line that starts with
+// kNameMarker is not shown: the rest of it is the name (of the task or actor) under which the
+// following lines of this stream are shown. Never blocks: pipes are non-blocking, and each is read
+// at most kReadBytesPerRound a round. A part of a line is shown when its writer has closed the
+// pipe. Owned by the loop.
 #pragma once
 
 #include <sys/types.h>
@@ -25,20 +26,23 @@
 namespace sheaf::launchers {
 
 inline constexpr char kNameMarker = '\x1e';
-inline constexpr uint32_t kLinesPerSecond = 1000;
 inline constexpr size_t kReadBytesPerRound = 64 * 1024;
-inline constexpr size_t kLineBytesMax = 64 * 1024;      // longer lines are shown in pieces
+inline constexpr size_t kLineBytesMax = 64 * 1024;  // longer lines are shown in pieces
 
 // The daemon's ends.
-struct LogPipes { Fd out, err; };
+struct LogPipes {
+  Fd out, err;
+};
 // The worker's ends.
-struct LogPipeEnds { Fd out, err; };
+struct LogPipeEnds {
+  Fd out, err;
+};
 
 class LogRouter {
  public:
   // `deliver` must not block; it may drop.
   using Deliver = std::function<void(JobId job, protocol::LogLines lines)>;
-  LogRouter(EventLoop& loop, std::string directory, Deliver deliver);
+  LogRouter(EventLoop& loop, std::string directory, uint32_t lines_per_second, Deliver deliver);
   ~LogRouter();
 
   Result<std::pair<LogPipes, LogPipeEnds>> make_pipes();
@@ -56,10 +60,12 @@ class LogRouter {
   void take(Worker& worker, Stream& stream, std::string_view bytes);
   void show(Worker& worker, Stream& stream, std::string_view line);
   void flush(Worker& worker);
+  void forget_closed(pid_t pid);
   void close_stream(Worker& worker, Stream& stream);
 
   EventLoop& loop_;
   std::string directory_;
+  uint32_t lines_per_second_;
   Deliver deliver_;
   std::map<pid_t, std::unique_ptr<Worker>> workers_;
   uint64_t dropped_total_ = 0;

@@ -11,7 +11,8 @@ namespace sheaf::launchers {
 
 namespace {
 
-constexpr uint64_t kNoLimit = uint64_t{1} << 60;   // cgroup v1 writes its "unlimited" as a number near 2^63
+constexpr uint64_t kNoLimit = uint64_t{1}
+                              << 60;  // cgroup v1 writes its "unlimited" as a number near 2^63
 
 uint64_t number_in(const std::string& path) {
   std::ifstream file(path);
@@ -31,7 +32,8 @@ uint64_t keyed_number(const std::string& path, std::string_view key) {
 
 }  // namespace
 
-MemoryMonitor::MemoryMonitor(const std::string& proc_cgroup, const std::string& cgroup_root, std::string meminfo)
+MemoryMonitor::MemoryMonitor(const std::string& proc_cgroup, const std::string& cgroup_root,
+                             std::string meminfo)
     : meminfo_(std::move(meminfo)) {
   std::ifstream file(proc_cgroup);
   for (std::string line; std::getline(file, line);) {
@@ -49,8 +51,9 @@ MemoryMonitor::MemoryMonitor(const std::string& proc_cgroup, const std::string& 
 void MemoryMonitor::add_group(const std::string& directory, bool v2) {
   uint64_t limit = number_in(directory + (v2 ? "/memory.max" : "/memory.limit_in_bytes"));
   if (limit == 0 || limit >= kNoLimit) return;
-  groups_.push_back({directory + (v2 ? "/memory.current" : "/memory.usage_in_bytes"), directory + "/memory.stat",
-                     v2 ? "inactive_file " : "total_inactive_file ", limit});
+  groups_.push_back({directory + (v2 ? "/memory.current" : "/memory.usage_in_bytes"),
+                     directory + "/memory.stat", v2 ? "inactive_file " : "total_inactive_file ",
+                     limit});
 }
 
 MemoryUsage MemoryMonitor::read() const {

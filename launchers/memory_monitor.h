@@ -1,5 +1,6 @@
-// How full the memory is that this node's processes may use: the worst of the machine and of every cgroup above us.
-// Page cache that can be dropped does not count. Reads a few small files; owned by the loop.
+// How full the memory is that this node's processes may use: the worst of the machine and of every
+// cgroup above us. Page cache that can be dropped does not count. Reads a few small files; owned by
+// the loop.
 #pragma once
 
 #include <sys/types.h>
@@ -12,14 +13,17 @@ namespace sheaf::launchers {
 
 struct MemoryUsage {
   uint64_t used = 0, limit = 0;
-  double fraction() const { return limit == 0 ? 0 : static_cast<double>(used) / static_cast<double>(limit); }
+  double fraction() const {
+    return limit == 0 ? 0 : static_cast<double>(used) / static_cast<double>(limit);
+  }
 };
 
 class MemoryMonitor {
  public:
   // Finds the cgroups once.
   explicit MemoryMonitor(const std::string& proc_cgroup = "/proc/self/cgroup",
-                         const std::string& cgroup_root = "/sys/fs/cgroup", std::string meminfo = "/proc/meminfo");
+                         const std::string& cgroup_root = "/sys/fs/cgroup",
+                         std::string meminfo = "/proc/meminfo");
   MemoryUsage read() const;
 
  private:

@@ -47,7 +47,8 @@ void MetricTable::append_text(std::string& out) const {
   for (const auto& [key, by_process] : series_) {
     const auto& [name, tags] = key;
     const Family& family = families_.at(name);
-    if (name != last) append_metric_family(out, name, family.help, kTypes[static_cast<size_t>(family.kind) % 3]);
+    if (name != last)
+      append_metric_family(out, name, family.help, kTypes[static_cast<size_t>(family.kind) % 3]);
     last = name;
     if (family.kind == MetricKind::kGauge) {
       for (const auto& [process, series] : by_process) {

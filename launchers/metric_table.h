@@ -1,5 +1,5 @@
-// Metrics that processes push, summed up for the node: counters and histograms over all processes that ever lived,
-// gauges of those that live, each with a `process` tag. Owned by the loop.
+// Metrics that processes push, summed up for the node: counters and histograms over all processes
+// that ever lived, gauges of those that live, each with a `process` tag. Owned by the loop.
 #pragma once
 
 #include <map>
@@ -11,7 +11,7 @@
 
 namespace sheaf::launchers {
 
-inline constexpr size_t kMetricSeriesMax = 20000;   // of all processes; later ones are not taken
+inline constexpr size_t kMetricSeriesMax = 20000;  // of all processes; later ones are not taken
 
 // MetricSample::kind.
 enum class MetricKind : uint8_t { kCounter = 0, kGauge = 1, kHistogram = 2 };
@@ -24,7 +24,7 @@ class MetricTable {
   void append_text(std::string& out) const;
 
  private:
-  using Key = std::pair<std::string, std::map<std::string, std::string>>;   // name, tags
+  using Key = std::pair<std::string, std::map<std::string, std::string>>;  // name, tags
   struct Series {
     double value = 0;
     std::vector<double> counts;
@@ -37,7 +37,7 @@ class MetricTable {
   static void sum_up(Series& into, const Series& what);
 
   std::map<std::string, Family> families_;
-  std::map<Key, std::map<ProcessId, Series>> series_;   // process 0: the sum of the dead
+  std::map<Key, std::map<ProcessId, Series>> series_;  // process 0: the sum of the dead
   size_t size_ = 0;
 };
 

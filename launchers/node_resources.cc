@@ -21,7 +21,7 @@ namespace {
 
 using protocol::kResourceUnit;
 
-constexpr double kUnlimited = 1e18;   // no quota
+constexpr double kUnlimited = 1e18;  // no quota
 constexpr double kAmountMax = 1e12;
 
 std::string first_line(const std::string& path) {
@@ -56,10 +56,12 @@ double quota_with_ancestors(const std::string& root, std::string path, bool v2) 
   return least;
 }
 
-Result<std::map<std::string, JsonValue>> object_option(const std::string& text, std::string_view option) {
+Result<std::map<std::string, JsonValue>> object_option(const std::string& text,
+                                                       std::string_view option) {
   if (text.empty()) return std::map<std::string, JsonValue>();
   auto json = parse_json(text);
-  if (!json) return Status(json.status().code(), fmt::format("{}: {}", option, json.status().message()));
+  if (!json)
+    return Status(json.status().code(), fmt::format("{}: {}", option, json.status().message()));
   if (json->as_object() == nullptr) {
     return Status(StatusCode::kInvalidArgument, fmt::format("{} must be a JSON object", option));
   }
@@ -76,7 +78,8 @@ std::string host_name() {
 
 uint32_t available_cpus(const NodeSources& sources) {
   cpu_set_t set;
-  double cpus = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+  double cpus =
+      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
   std::ifstream file(sources.proc_cgroup);
   for (std::string line; std::getline(file, line);) {
     size_t a = line.find(':'), b = line.find(':', a + 1);
@@ -86,7 +89,8 @@ uint32_t available_cpus(const NodeSources& sources) {
       cpus = std::min(cpus, quota_with_ancestors(sources.cgroup_root, path, true));
       cpus = std::min(cpus, quota_with_ancestors(sources.cgroup_root + "/unified", path, true));
     } else if (("," + controllers + ",").find(",cpu,") != std::string::npos) {
-      cpus = std::min(cpus, quota_with_ancestors(sources.cgroup_root + "/" + controllers, path, false));
+      cpus = std::min(cpus,
+                      quota_with_ancestors(sources.cgroup_root + "/" + controllers, path, false));
       cpus = std::min(cpus, quota_with_ancestors(sources.cgroup_root + "/cpu", path, false));
     }
   }
@@ -111,8 +115,8 @@ uint32_t visible_gpus(const NodeSources& sources) {
   return count;
 }
 
-Result<NodeOffer> node_offer(const Config& config, const NodeOverrides& overrides, const NodeId& node,
-                             uint64_t arena_bytes) {
+Result<NodeOffer> node_offer(const Config& config, const NodeOverrides& overrides,
+                             const NodeId& node, uint64_t arena_bytes) {
   NodeOffer offer;
   int64_t cpus = config.get_int("node.cpus"), gpus = config.get_int("node.gpus");
   uint64_t memory = config.get_bytes("node.memory");
@@ -120,22 +124,30 @@ Result<NodeOffer> node_offer(const Config& config, const NodeOverrides& override
     uint64_t limit = objstore::memory_limit_bytes();
     memory = limit > arena_bytes ? limit - arena_bytes : 0;
   }
-  for (auto [option, amount] : {std::pair("--num-cpus", overrides.num_cpus), {"--num-gpus", overrides.num_gpus}}) {
+  for (auto [option, amount] :
+       {std::pair("--num-cpus", overrides.num_cpus), {"--num-gpus", overrides.num_gpus}}) {
     if (amount && (!(*amount >= 0) || *amount > kAmountMax)) {
-      return Status(StatusCode::kInvalidArgument, fmt::format("{} must be a number from 0", option));
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("{} must be a number from 0", option));
     }
   }
-  auto units = [](double amount) { return static_cast<protocol::ResourceAmount>(std::llround(amount * kResourceUnit)); };
-  offer.resources["CPU"] = units(overrides.num_cpus.value_or(static_cast<double>(cpus >= 0 ? cpus : available_cpus())));
-  offer.resources["GPU"] = units(overrides.num_gpus.value_or(static_cast<double>(gpus >= 0 ? gpus : visible_gpus())));
+  auto units = [](double amount) {
+    return static_cast<protocol::ResourceAmount>(std::llround(amount * kResourceUnit));
+  };
+  offer.resources["CPU"] =
+      units(overrides.num_cpus.value_or(static_cast<double>(cpus >= 0 ? cpus : available_cpus())));
+  offer.resources["GPU"] =
+      units(overrides.num_gpus.value_or(static_cast<double>(gpus >= 0 ? gpus : visible_gpus())));
   offer.resources["memory"] = static_cast<protocol::ResourceAmount>(memory) * kResourceUnit;
-  offer.resources["object_store_memory"] = static_cast<protocol::ResourceAmount>(arena_bytes) * kResourceUnit;
+  offer.resources["object_store_memory"] =
+      static_cast<protocol::ResourceAmount>(arena_bytes) * kResourceUnit;
   offer.resources[fmt::format("node:{}", host_name())] = kResourceUnit;
   SHEAF_ASSIGN(auto custom, object_option(overrides.resources, "--resources"));
   for (const auto& [name, value] : custom) {
     double amount = 0;
     if (name.empty() || !value.as_number(&amount) || amount < 0 || amount > kAmountMax) {
-      return Status(StatusCode::kInvalidArgument, fmt::format("--resources: '{}' must be a number from 0", name));
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("--resources: '{}' must be a number from 0", name));
     }
     offer.resources[name] = std::llround(amount * kResourceUnit);
   }
@@ -147,14 +159,16 @@ Result<NodeOffer> node_offer(const Config& config, const NodeOverrides& override
   for (std::string pair; std::getline(pairs, pair, ',');) {
     size_t equals = pair.find('=');
     if (equals == 0 || equals == std::string::npos) {
-      return Status(StatusCode::kInvalidArgument, fmt::format("node.labels: '{}' is not key=value", pair));
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("node.labels: '{}' is not key=value", pair));
     }
     offer.labels[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
   SHEAF_ASSIGN(auto labels, object_option(overrides.labels, "--labels"));
   for (const auto& [name, value] : labels) {
     if (value.as_string() == nullptr) {
-      return Status(StatusCode::kInvalidArgument, fmt::format("--labels: '{}' must be a string", name));
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("--labels: '{}' must be a string", name));
     }
     offer.labels[name] = *value.as_string();
   }

@@ -47,7 +47,8 @@ Result<Packet> receive_packet(int socket, size_t bytes_max) {
   do n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   while (n < 0 && errno == EINTR);
   if (n < 0) {
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return Status(StatusCode::kOverloaded, "nothing to read");
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+      return Status(StatusCode::kOverloaded, "nothing to read");
     return Status::from_errno("recvmsg", errno);
   }
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
@@ -69,9 +70,10 @@ Result<Fd> listen_packets(const std::string& path, int backlog) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof address.sun_path) {
-    return Status(StatusCode::kInvalidArgument,
-                  "the socket path is too long (" + std::to_string(path.size()) +
-                      " bytes, 107 are possible); set SHEAF_TMPDIR to a shorter directory: " + path);
+    return Status(
+        StatusCode::kInvalidArgument,
+        "the socket path is too long (" + std::to_string(path.size()) +
+            " bytes, 107 are possible); set SHEAF_TMPDIR to a shorter directory: " + path);
   }
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));

@@ -1,4 +1,5 @@
-// One packet on a SOCK_SEQPACKET socket, with descriptors. Stateless; neither call blocks longer than the socket does.
+// One packet on a SOCK_SEQPACKET socket, with descriptors. Stateless; neither call blocks longer
+// than the socket does.
 #pragma once
 
 #include <span>
@@ -18,14 +19,16 @@ Status send_packet(int socket, std::string_view bytes, std::span<const int> fds 
 
 struct Packet {
   std::string bytes;
-  std::vector<Fd> fds;      // close-on-exec
-  bool end = false;         // the peer has closed
-  bool truncated = false;   // it was longer than `bytes_max`; the rest is lost
+  std::vector<Fd> fds;     // close-on-exec
+  bool end = false;        // the peer has closed
+  bool truncated = false;  // it was longer than `bytes_max`; the rest is lost
 };
-// kOverloaded when nothing is there yet. Descriptors that came along are closed when the caller drops them.
+// kOverloaded when nothing is there yet. Descriptors that came along are closed when the caller
+// drops them.
 Result<Packet> receive_packet(int socket, size_t bytes_max);
 
-// A name in the file system, listening; 0600. kInvalidArgument when `path` is too long for a socket address.
+// A name in the file system, listening; 0600. kInvalidArgument when `path` is too long for a socket
+// address.
 Result<Fd> listen_packets(const std::string& path, int backlog);
 
 }  // namespace sheaf::launchers

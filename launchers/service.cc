@@ -21,13 +21,15 @@ using scheduler::ControllerEvent;
 
 namespace {
 
-constexpr size_t kRegionBytes = size_t{16} << 30;          // address space only
-constexpr size_t kMessagesPerRound = 256;                  // of one client, before the others have their turn
+constexpr size_t kRegionBytes = size_t{16} << 30;  // address space only
+constexpr size_t kMessagesPerRound = 256;  // of one client, before the others have their turn
 constexpr uint16_t kHeadNode = 1;
 constexpr auto kMemoryInterval = std::chrono::milliseconds(250);
 constexpr double kMemoryThreshold = 0.95;
-constexpr auto kOomKillPause = std::chrono::seconds(1);    // so that the memory of the last victim is back
+constexpr auto kOomKillPause =
+    std::chrono::seconds(1);  // so that the memory of the last victim is back
 constexpr int kKillTimeoutMs = 1500;
+constexpr auto kEndInterval = std::chrono::milliseconds(3);
 constexpr auto kForEver = std::chrono::hours(24 * 365);
 
 NodeId new_node_id() {
@@ -56,7 +58,8 @@ std::string encode_loss(objstore::LossCause cause, const ObjectId& id) {
       break;
     case LossCause::kUnknown:
       error.kind = ErrorKind::kObjectLost;
-      error.message = fmt::format("object {} is not known on this node: nobody held it any more, or nobody made it", name);
+      error.message = fmt::format(
+          "object {} is not known on this node: nobody held it any more, or nobody made it", name);
       break;
     case LossCause::kStoreFull:
       error.kind = ErrorKind::kObjectStoreFull;
@@ -69,8 +72,12 @@ std::string encode_loss(objstore::LossCause cause, const ObjectId& id) {
 }  // namespace
 
 Service::Service(ServiceOptions options)
-    : options_(std::move(options)), loop_(*options_.loop), log_(options_.log), node_id_(new_node_id()),
-      tasks_(static_cast<size_t>(options_.config->get_int("tasks.events_kept"))) {}
+    : options_(std::move(options)),
+      loop_(*options_.loop),
+      log_(options_.log),
+      node_id_(new_node_id()),
+      tasks_(static_cast<size_t>(options_.config->get_int("tasks.events_kept"))),
+      trace_(static_cast<size_t>(options_.config->get_int("trace.events"))) {}
 
 Service::~Service() { finish(); }
 
@@ -85,7 +92,8 @@ Status Service::create_store() {
   uint64_t bytes = config.get_bytes("store.memory");
   if (bytes == 0) bytes = objstore::default_arena_bytes();
   objstore::ArenaOptions arena_options;
-  if (!config.get_bool("store.huge_pages")) arena_options.first_backing = objstore::ArenaBacking::kMemfd;
+  if (!config.get_bool("store.huge_pages"))
+    arena_options.first_backing = objstore::ArenaBacking::kMemfd;
   SHEAF_ASSIGN(auto arena, objstore::Arena::create(bytes, arena_options));
   arena_ = std::make_unique<objstore::Arena>(std::move(arena));
 
@@ -95,10 +103,14 @@ Status Service::create_store() {
   std::string spill = config.get_string("store.spill_dir");
   store.spill_directory = spill.empty() ? options_.session->spill_directory()
                                         : fmt::format("{}/sheaf-spill-{}", spill, to_hex(node_id_));
+  store.space_wait =
+      std::chrono::duration_cast<std::chrono::milliseconds>(config.get_duration("store.full_wait"));
   store.notify = [this](ProcessId process, const objstore::ObjectEvent& e) {
-    send(process, protocol::MessageType::kObjectReady, protocol::ObjectReady{e.id, e.state, e.bytes, e.locator});
+    send(process, protocol::MessageType::kObjectReady,
+         protocol::ObjectReady{e.id, e.state, e.bytes, e.locator});
   };
-  store.space_ready = [this](ProcessId process, uint64_t request, Result<objstore::Locator> answer) {
+  store.space_ready = [this](ProcessId process, uint64_t request,
+                             Result<objstore::Locator> answer) {
     bool slab = slab_requests_.erase({process, request}) > 0;
     space_answer(process, request, std::move(answer), slab);
   };
@@ -131,7 +143,8 @@ Status Service::create_scheduler() {
   scheduler::ControllerConfig control;
   control.warn_interval = config.get_duration("scheduler.warn_interval");
   controller_ = std::make_unique<scheduler::Controller>(control);
-  for (const std::string& note : controller_->restore(replay.records)) log_.warning("journal: " + note);
+  for (const std::string& note : controller_->restore(replay.records))
+    log_.warning("journal: " + note);
 
   scheduler::AgentConfig agent;
   agent.node = node_id_;
@@ -141,7 +154,7 @@ Status Service::create_scheduler() {
   agent.warm_workers = static_cast<uint32_t>(config.get_int("workers.warm"));
   agent.idle_timeout = config.get_duration("workers.idle_timeout");
   agent.exit_grace = config.get_duration("workers.exit_grace");
-  agent.spawn_timeout = kForEver;   // the spawner watches; an environment may take long to make
+  agent.spawn_timeout = kForEver;  // the spawner watches; an environment may take long to make
   agent.starve_after = config.get_duration("scheduler.starve_after");
   agent.warn_interval = config.get_duration("scheduler.warn_interval");
   agent_ = std::make_unique<scheduler::Agent>(agent);
@@ -164,14 +177,18 @@ Status Service::create_parts() {
   SHEAF_ASSIGN(clients_, Clients::create(loop_, *region_, std::move(hooks)));
   broker_ = std::make_unique<LaneBroker>(*region_, *clients_);
   SHEAF_ASSIGN(int fifo, clients_->bell().open_poll_fd(options_.session->bell_directory() + "/1"));
-  SHEAF_TRY(loop_.add_fd(fifo, EPOLLIN, [](uint32_t) {}));   // it only has to end the sleep
+  SHEAF_TRY(loop_.add_fd(fifo, EPOLLIN, [](uint32_t) {}));  // it only has to end the sleep
 
-  logs_ = std::make_unique<LogRouter>(loop_, options_.session->log_directory(),
-                                      [this](JobId job, protocol::LogLines lines) { deliver_logs(job, std::move(lines)); });
+  logs_ = std::make_unique<LogRouter>(
+      loop_, options_.session->log_directory(),
+      static_cast<uint32_t>(options_.config->get_int("log.lines_per_second")),
+      [this](JobId job, protocol::LogLines lines) { deliver_logs(job, std::move(lines)); });
   SpawnerOptions spawner;
   spawner.socket_path = options_.session->socket_path();
   spawner.session_dir = options_.session->path();
   spawner.worker_program = options_.worker_program;
+  spawner.preload = options_.config->get_string("workers.preload");
+  spawner.hello_timeout = options_.config->get_duration("workers.start_timeout");
   spawner.on_failed = [this](uint64_t token, const ErrorRecord& error) {
     push(AgentEvent(scheduler::WorkerSpawnFailed{token, error}));
     if (!pumping_) loop_.post([this] { pump(); });
@@ -211,9 +228,18 @@ std::string Service::cluster_json() const {
   JsonWriter w;
   w.begin_object().key("pid").value(getpid());
   w.key("start_time").value(process_start_time(getpid()));
-  w.key("socket").value(options_.session->socket_path()).key("session_dir").value(options_.session->path());
-  w.key("node_id").value(to_hex(node_id_)).key("head").value(options_.head).key("embedded").value(options_.embedded);
-  auto created = std::chrono::duration_cast<std::chrono::duration<double>>(started_.time_since_epoch());
+  w.key("socket")
+      .value(options_.session->socket_path())
+      .key("session_dir")
+      .value(options_.session->path());
+  w.key("node_id")
+      .value(to_hex(node_id_))
+      .key("head")
+      .value(options_.head)
+      .key("embedded")
+      .value(options_.embedded);
+  auto created =
+      std::chrono::duration_cast<std::chrono::duration<double>>(started_.time_since_epoch());
   w.key("created").value(created.count()).key("version").value(version()).end_object();
   return std::move(w).take();
 }
@@ -230,7 +256,8 @@ bool Service::drain_round() {
   });
   pump();
   if (store_woken_.exchange(false)) store_->poll(loop_.now());
-  // Only a round that left every lane empty may decide about objects whose counts are still on their way.
+  // Only a round that left every lane empty may decide about objects whose counts are still on
+  // their way.
   bool more = !all_empty || store_->quiesce();
   clients_->sweep();
   arm_timer();
@@ -260,7 +287,8 @@ void Service::pump() {
     if (auto* e = std::get_if<AgentEvent>(&event)) {
       for (auto& action : agent_->handle(*e, now())) perform(action);
     } else {
-      for (auto& action : controller_->handle(std::get<ControllerEvent>(event), now())) perform(action);
+      for (auto& action : controller_->handle(std::get<ControllerEvent>(event), now()))
+        perform(action);
     }
   }
   pumping_ = false;
@@ -284,7 +312,8 @@ void Service::arm_timer() {
     if (due(agent_->next_tick())) push(AgentEvent(scheduler::Tick{}));
     if (due(controller_->next_tick())) push(ControllerEvent(scheduler::ControllerTick{}));
     pump();
-    if (auto t = store_->next_wakeup(loop_.now()); t && *t <= loop_.now()) store_->poll(loop_.now());
+    if (auto t = store_->next_wakeup(loop_.now()); t && *t <= loop_.now())
+      store_->poll(loop_.now());
   });
 }
 
@@ -295,7 +324,9 @@ void Service::check_memory() {
   if (usage.fraction() < kMemoryThreshold || loop_.now() - last_oom_kill_ < kOomKillPause) return;
   const scheduler::WorkerInfo* victim = nullptr;
   for (const auto& [id, worker] : agent_->workers()) {
-    if (worker.state != scheduler::WorkerState::kLeased && worker.state != scheduler::WorkerState::kActor) continue;
+    if (worker.state != scheduler::WorkerState::kLeased &&
+        worker.state != scheduler::WorkerState::kActor)
+      continue;
     if (victim != nullptr && victim->state != worker.state) {
       if (worker.state == scheduler::WorkerState::kLeased) victim = &worker;
     } else if (victim == nullptr || worker.since > victim->since) {
@@ -306,8 +337,10 @@ void Service::check_memory() {
   if (client == nullptr) return;
   last_oom_kill_ = loop_.now();
   std::string text = fmt::format(
-      "the worker (pid {}) was killed because the node runs out of memory: {} MiB of {} MiB are in use, it had {} MiB "
-      "of its own", client->pid, usage.used >> 20, usage.limit >> 20, private_memory_of(client->pid) >> 20);
+      "the worker (pid {}) was killed because the node runs out of memory: {} MiB of {} MiB are in "
+      "use, it had {} MiB "
+      "of its own",
+      client->pid, usage.used >> 20, usage.limit >> 20, private_memory_of(client->pid) >> 20);
   log_.warning(text);
   clients_->kill(*client, {ErrorKind::kOutOfMemory, text, {}, {}});
 }
@@ -319,12 +352,22 @@ void Service::begin_shutdown(const std::string& reason, std::chrono::millisecond
   stopping_ = true;
   log_.info("ending: " + reason);
   listener_->close();
+  std::vector<pid_t> workers;
   for (const auto& [id, client] : clients_->all()) {
-    if (client->kind == protocol::ClientKind::kWorker && client->alive()) {
-      send(*client, protocol::MessageType::kExit, protocol::Exit{false, reason});
-    }
+    if (client->kind != protocol::ClientKind::kWorker) continue;
+    workers.push_back(client->pid);
+    send(*client, protocol::MessageType::kExit, protocol::Exit{false, reason});
   }
-  loop_.call_after(grace, [this] { loop_.stop(); });
+  await_end(std::move(workers), loop_.now() + grace);
+}
+
+// A worker that has left its session may still run its exit handlers: its process counts.
+void Service::await_end(std::vector<pid_t> workers, EventLoop::TimePoint deadline) {
+  std::erase_if(workers, [](pid_t pid) { return process_start_time(pid) == 0; });
+  if (workers.empty() || loop_.now() >= deadline) return loop_.stop();
+  loop_.call_after(kEndInterval, [this, workers = std::move(workers), deadline] {
+    await_end(workers, deadline);
+  });
 }
 
 void Service::finish() {

@@ -1,8 +1,10 @@
-// One node's daemon: everything that sheafd does between start and end, as glue between the parts that decide.
+// One node's daemon: everything that sheafd does between start and end, as glue between the parts
+// that decide.
 //
-// Client messages go to the store, the agent and the controller; their actions come back as messages, lanes, processes
-// and journal records. Events of agent and controller are queued and handled in order, never from within one another.
-// A client that sends what cannot be decoded loses its session, nobody else does. Owned by the loop's thread.
+// Client messages go to the store, the agent and the controller; their actions come back as
+// messages, lanes, processes and journal records. Events of agent and controller are queued and
+// handled in order, never from within one another. A client that sends what cannot be decoded loses
+// its session, nobody else does. Owned by the loop's thread.
 #pragma once
 
 #include <chrono>
@@ -18,6 +20,7 @@
 #include "core/config.h"
 #include "core/event_loop.h"
 #include "core/log.h"
+#include "core/trace.h"
 #include "launchers/clients.h"
 #include "launchers/handshake.h"
 #include "launchers/lane_broker.h"
@@ -37,13 +40,13 @@
 namespace sheaf::launchers {
 
 struct ServiceOptions {
-  const Config* config = nullptr;      // outlives the service, as do the next two
+  const Config* config = nullptr;  // outlives the service, as do the next two
   SessionDirectory* session = nullptr;
   EventLoop* loop = nullptr;
   NodeOverrides overrides;
   bool head = true;
-  bool embedded = false;               // one driver's cluster: nothing is journaled, it ends with the driver
-  pid_t owner_pid = 0;                 // embedded: that driver
+  bool embedded = false;  // one driver's cluster: nothing is journaled, it ends with the driver
+  pid_t owner_pid = 0;    // embedded: that driver
   std::string worker_program;
   Logger log;
 };
@@ -67,14 +70,14 @@ class Service {
  private:
   friend class StateReporter;
   using Event = std::variant<scheduler::AgentEvent, scheduler::ControllerEvent>;
-  struct Flush {                         // an answer that waits for kFlushDone of others
+  struct Flush {  // an answer that waits for kFlushDone of others
     ProcessId asker = 0;
     uint64_t request = 0;
     protocol::StateQuery query;
     std::set<ProcessId> awaited;
     EventLoop::TimerId timer = 0;
   };
-  struct Fence {                         // a client's answer says that it has let go of these peers
+  struct Fence {  // a client's answer says that it has let go of these peers
     ProcessId client = 0;
     std::vector<ProcessId> gone;
   };
@@ -92,6 +95,7 @@ class Service {
   void push(Event event) { events_.push_back(std::move(event)); }
   void pump();
   void check_memory();
+  void await_end(std::vector<pid_t> workers, EventLoop::TimePoint deadline);
 
   // ---- Clients (service_clients.cc)
   void greet(Greeting greeting);
@@ -105,14 +109,18 @@ class Service {
   void send(ProcessId process, protocol::MessageType type, const T& message) {
     if (Client* client = clients_->alive(process)) send(*client, type, message);
   }
-  void reply(ProcessId process, uint64_t request, const Status& status, const std::string& payload = {});
+  void reply(ProcessId process, uint64_t request, const Status& status,
+             const std::string& payload = {});
   std::optional<transport::LaneInfo> connect(Client& from, Client& to);
 
   // ---- Messages (service_dispatch.cc)
   void dispatch(Client& client, const transport::Message& message);
-  bool dispatch_object(Client& client, protocol::MessageType type, uint64_t request, wire::Bytes body);
-  bool dispatch_control(Client& client, protocol::MessageType type, uint64_t request, wire::Bytes body);
-  bool dispatch_other(Client& client, protocol::MessageType type, uint64_t request, wire::Bytes body);
+  bool dispatch_object(Client& client, protocol::MessageType type, uint64_t request,
+                       wire::Bytes body);
+  bool dispatch_control(Client& client, protocol::MessageType type, uint64_t request,
+                        wire::Bytes body);
+  bool dispatch_other(Client& client, protocol::MessageType type, uint64_t request,
+                      wire::Bytes body);
   template <class T>
   std::optional<T> read(Client& client, wire::Bytes body);
   template <class T>
@@ -123,7 +131,8 @@ class Service {
   void answer_query(ProcessId asker, uint64_t request, const protocol::StateQuery& query);
   void flush_done(Client& client, uint64_t ticket);
   void finish_flush(uint64_t ticket);
-  void space_answer(ProcessId process, uint64_t request, Result<objstore::Locator> answer, bool slab);
+  void space_answer(ProcessId process, uint64_t request, Result<objstore::Locator> answer,
+                    bool slab);
 
   // ---- Actions (service_actions.cc)
   void perform(scheduler::AgentAction& action);
@@ -168,6 +177,7 @@ class Service {
   std::unique_ptr<Listener> listener_;
   MemoryMonitor memory_;
   TaskTable tasks_;
+  TraceRing trace_;
   MetricTable pushed_metrics_;
 
   std::deque<Event> events_;
@@ -179,12 +189,12 @@ class Service {
   uint64_t next_ticket_ = 1;
   std::map<uint64_t, Flush> flushes_;
   std::map<uint64_t, Fence> fences_;
-  std::map<ProcessId, std::vector<ProcessId>> unfenced_;   // client -> peers that died, lanes not given back yet
-  std::map<int32_t, int> poll_fds_;
+  std::map<ProcessId, std::vector<ProcessId>>
+      unfenced_;  // client -> peers that died, lanes not given back yet
   EventLoop::TimePoint last_oom_kill_{};
   bool stopping_ = false;
   bool finished_ = false;
-  Fd owner_;                                               // pidfd of the owner
+  Fd owner_;  // pidfd of the owner
 };
 
 }  // namespace sheaf::launchers

@@ -13,7 +13,7 @@ using scheduler::AgentEvent;
 using scheduler::ControllerEvent;
 
 namespace {
-constexpr size_t kLogOverflowMax = 4 << 20;   // waiting in a driver's lane: it does not read them
+constexpr size_t kLogOverflowMax = 4 << 20;  // waiting in a driver's lane: it does not read them
 }
 
 void Service::perform(scheduler::AgentAction& action) {
@@ -32,6 +32,7 @@ void Service::act(scheduler::SpawnWorker& a) {
     ErrorRecord error{ErrorKind::kSystem, "the job is not known", {}, {}};
     return push(AgentEvent(scheduler::WorkerSpawnFailed{a.token, error}));
   }
+  trace_.instant("agent", "spawn", a.token);
   spawner_->spawn(a.token, a.key, job->second.spec);
 }
 
@@ -39,17 +40,23 @@ void Service::act(scheduler::GrantLease& a) {
   Client* client = clients_->alive(a.client);
   if (client == nullptr) return;
   Client* worker = clients_->find(a.worker);
-  SHEAF_CHECK(worker != nullptr);   // its death is in the agent's queue, and the dead are swept after that has run
+  SHEAF_CHECK(
+      worker !=
+      nullptr);  // its death is in the agent's queue, and the dead are swept after that has run
+  trace_.instant("agent", "lease", a.lease);
   auto lane = connect(*client, *worker);
   if (!lane) {
     ErrorRecord error{ErrorKind::kSystem, "no memory for another lane", {}, {}};
     push(AgentEvent(scheduler::LeaseReturned{a.client, a.lease, false}));
     return send(*client, MessageType::kLeaseRefused, protocol::LeaseRefused{a.class_id, error});
   }
-  send(*client, MessageType::kLeaseGrant, protocol::LeaseGrant{a.class_id, a.lease, a.worker, *lane, a.devices});
+  send(*client, MessageType::kLeaseGrant,
+       protocol::LeaseGrant{a.class_id, a.lease, a.worker, *lane, a.devices});
   if (!worker->dead) return;
-  // It died while the grant was on its way: the client counts the lease, then loses it, as if it had died later.
-  ErrorRecord error{ErrorKind::kWorkerCrashed, "the worker died before it could be handed out", {}, {}};
+  // It died while the grant was on its way: the client counts the lease, then loses it, as if it
+  // had died later.
+  ErrorRecord error{
+      ErrorKind::kWorkerCrashed, "the worker died before it could be handed out", {}, {}};
   tell_peer_down(*client, worker->id, error);
   if (worker->reaped) broker_->let_go(worker->id, client->id);
 }
@@ -63,7 +70,8 @@ void Service::act(scheduler::RefuseLease& a) {
 }
 
 void Service::act(scheduler::StartActor& a) {
-  send(a.worker, MessageType::kActorStart, protocol::ActorStart{*a.spec, a.incarnation, a.job, a.devices});
+  send(a.worker, MessageType::kActorStart,
+       protocol::ActorStart{*a.spec, a.incarnation, a.job, a.devices});
 }
 
 void Service::act(scheduler::KillWorker& a) {
@@ -88,18 +96,24 @@ void Service::act(scheduler::ToController& a) {
 
 // ---- The controller's
 
-void Service::act(scheduler::AppendJournal& a) { journal_->append(a.sequence, std::move(a.records)); }
+void Service::act(scheduler::AppendJournal& a) {
+  journal_->append(a.sequence, std::move(a.records));
+}
 
-void Service::act(scheduler::Reply& a) { reply(a.process, a.request, Status(a.code, a.message), a.payload); }
+void Service::act(scheduler::Reply& a) {
+  reply(a.process, a.request, Status(a.code, a.message), a.payload);
+}
 
-void Service::act(scheduler::ToNode& a) { push(AgentEvent(scheduler::FromController{std::move(a.message)})); }
+void Service::act(scheduler::ToNode& a) {
+  push(AgentEvent(scheduler::FromController{std::move(a.message)}));
+}
 
 void Service::act(scheduler::PushActorUpdate& a) {
   Client* to = clients_->alive(a.process);
   if (to == nullptr) return;
   if (a.update.state == protocol::ActorState::kAlive) {
     Client* actor = clients_->find(a.update.process);
-    if (actor == nullptr || actor->dead) return;   // the next update says so
+    if (actor == nullptr || actor->dead) return;  // the next update says so
     auto lane = connect(*to, *actor);
     if (!lane) return;
     a.update.lane = *lane;
@@ -107,14 +121,18 @@ void Service::act(scheduler::PushActorUpdate& a) {
   send(*to, MessageType::kActorUpdate, a.update);
 }
 
-void Service::act(scheduler::PushGroupUpdate& a) { send(a.process, MessageType::kGroupUpdate, a.update); }
+void Service::act(scheduler::PushGroupUpdate& a) {
+  send(a.process, MessageType::kGroupUpdate, a.update);
+}
 
 void Service::act(scheduler::WarnJob& a) {
   log_.warning(a.text);
   send(driver_of(a.job), MessageType::kWarning, protocol::Warning{a.text});
 }
 
-void Service::act(scheduler::ActorAccepted& a) { store_->hold(kDaemonProcess, 0, a.spec->holds, {}); }
+void Service::act(scheduler::ActorAccepted& a) {
+  store_->hold(kDaemonProcess, 0, a.spec->holds, {});
+}
 
 void Service::act(scheduler::ActorGone& a) { store_->hold(kDaemonProcess, 0, {}, a.spec->holds); }
 

@@ -14,17 +14,20 @@ using scheduler::ControllerEvent;
 
 namespace {
 constexpr uint16_t kHeadNode = 1;
-constexpr size_t kDeadPeersBeforeFence = 16;   // lanes of dead peers that a client may keep unaccounted
+constexpr size_t kDeadPeersBeforeFence =
+    16;  // lanes of dead peers that a client may keep unaccounted
 }  // namespace
 
 void Service::greet(Greeting greeting) {
   JobId job = 0;
   const protocol::Hello hello = greeting.hello;
-  if (stopping_) return refuse(greeting.socket.get(), StatusCode::kDisconnected, "the cluster is shutting down");
+  if (stopping_)
+    return refuse(greeting.socket.get(), StatusCode::kDisconnected, "the cluster is shutting down");
   if (hello.kind == ClientKind::kWorker) {
     auto key = spawner_->greeted(hello.spawn_token, greeting.pid);
     if (!key) {
-      return refuse(greeting.socket.get(), StatusCode::kPermissionDenied, "the node daemon has not asked for this worker");
+      return refuse(greeting.socket.get(), StatusCode::kPermissionDenied,
+                    "the node daemon has not asked for this worker");
     }
     job = key->job;
   }
@@ -48,6 +51,7 @@ void Service::greet(Greeting greeting) {
     return;
   }
   Client& client = **admitted;
+  trace_.instant("clients", "joined", client.id);
   auto* pins = region_->at<objstore::PinTableBlock>(clients_->block(client.id).pins);
   store_->process_joined(client.id, pins, objstore::kDefaultPinSlots);
   push(ControllerEvent(scheduler::ClientJoined{client.id, client.kind, job}));
@@ -59,6 +63,7 @@ void Service::greet(Greeting greeting) {
 
 void Service::on_dead(Client& client, const ErrorRecord& cause) {
   SHEAF_LOG(log_, kDebug, "process {} (pid {}) is gone: {}", client.id, client.pid, cause.message);
+  trace_.instant("clients", "dead", client.id);
   for (ProcessId peer : broker_->peers_of(client.id)) {
     if (Client* p = clients_->alive(peer)) tell_peer_down(*p, client.id, cause);
   }
@@ -75,19 +80,19 @@ void Service::on_dead(Client& client, const ErrorRecord& cause) {
   }
   for (uint64_t ticket : waiting) flush_done(client, ticket);
   pump();
-  if (options_.owner_pid > 0 && client.kind == ClientKind::kDriver && client.pid == options_.owner_pid) {
+  if (options_.owner_pid > 0 && client.kind == ClientKind::kDriver &&
+      client.pid == options_.owner_pid) {
     begin_shutdown("its driver has disconnected", std::chrono::milliseconds(200));
   }
 }
 
 void Service::on_reaped(Client& client) {
-  if (!client.memory_told) {   // else on_dead has said so already
+  if (!client.memory_told) {  // else on_dead has said so already
     store_->process_died(client.id, true);
     push(AgentEvent(scheduler::ProcessReaped{client.id}));
     pump();
   }
   broker_->reaped(client.id);
-  if (client.kind == ClientKind::kWorker) logs_->finish(client.pid);
   unfenced_.erase(client.id);
   std::erase_if(fences_, [&](const auto& f) { return f.second.client == client.id; });
 }
@@ -99,7 +104,8 @@ void Service::tell_peer_down(Client& peer, ProcessId gone, const ErrorRecord& ca
   if (waiting.size() >= kDeadPeersBeforeFence) fence(peer);
 }
 
-// Its answer comes after it has handled every PeerDown sent before: from then on it does not touch those lanes.
+// Its answer comes after it has handled every PeerDown sent before: from then on it does not touch
+// those lanes.
 void Service::fence(Client& client) {
   uint64_t ticket = next_ticket_++;
   fences_[ticket] = {client.id, std::move(unfenced_[client.id])};
@@ -107,13 +113,15 @@ void Service::fence(Client& client) {
   send(client, MessageType::kFlushRequest, protocol::FlushRequest{ticket});
 }
 
-void Service::reply(ProcessId process, uint64_t request, const Status& status, const std::string& payload) {
+void Service::reply(ProcessId process, uint64_t request, const Status& status,
+                    const std::string& payload) {
   Client* client = clients_->alive(process);
   if (client == nullptr || client->broken || request == 0) return;
   std::string head;
   wire::Writer w(head);
   w(protocol::Envelope{request}, protocol::ReplyHead{status.code(), std::string(status.message())});
-  client->lane->send(static_cast<uint16_t>(MessageType::kReply), wire::as_bytes(head), wire::as_bytes(payload));
+  client->lane->send(static_cast<uint16_t>(MessageType::kReply), wire::as_bytes(head),
+                     wire::as_bytes(payload));
 }
 
 // The far side hears of the lane first. Nothing when there is no memory or number left for it.
@@ -123,7 +131,8 @@ std::optional<transport::LaneInfo> Service::connect(Client& from, Client& to) {
     log_.error("no lane: " + link.status().to_string());
     return std::nullopt;
   }
-  if (link->fresh) send(to, MessageType::kLaneOpen, protocol::LaneOpen{from.id, from.kind, link->far});
+  if (link->fresh)
+    send(to, MessageType::kLaneOpen, protocol::LaneOpen{from.id, from.kind, link->far});
   return link->near;
 }
 

@@ -27,7 +27,8 @@ std::optional<T> Service::read(Client& client, wire::Bytes body) {
 
 template <class T>
 void Service::to_controller(Client& client, uint64_t request, wire::Bytes body) {
-  if (auto m = read<T>(client, body)) push(ControllerEvent(scheduler::From<T>{client.id, request, std::move(*m)}));
+  if (auto m = read<T>(client, body))
+    push(ControllerEvent(scheduler::From<T>{client.id, request, std::move(*m)}));
 }
 
 void Service::dispatch(Client& client, const transport::Message& message) {
@@ -37,14 +38,16 @@ void Service::dispatch(Client& client, const transport::Message& message) {
   if (!reader.ok()) return clients_->end_session(client, "a message has no envelope");
   wire::Bytes body = reader.take(reader.remaining());
   auto type = static_cast<MessageType>(message.type);
-  if (dispatch_object(client, type, envelope.request, body) || dispatch_control(client, type, envelope.request, body) ||
+  if (dispatch_object(client, type, envelope.request, body) ||
+      dispatch_control(client, type, envelope.request, body) ||
       dispatch_other(client, type, envelope.request, body)) {
     return;
   }
   clients_->end_session(client, fmt::format("unknown message type {:#x}", message.type));
 }
 
-bool Service::dispatch_object(Client& client, MessageType type, uint64_t request, wire::Bytes body) {
+bool Service::dispatch_object(Client& client, MessageType type, uint64_t request,
+                              wire::Bytes body) {
   auto check = [&](const Status& s) {
     if (!s.is_ok()) clients_->end_session(client, s.to_string());
   };
@@ -60,7 +63,8 @@ bool Service::dispatch_object(Client& client, MessageType type, uint64_t request
       }
       return true;
     case MessageType::kHold:
-      if (auto m = read<protocol::Hold>(client, body)) store_->hold(client.id, m->process, m->add, m->drop);
+      if (auto m = read<protocol::Hold>(client, body))
+        store_->hold(client.id, m->process, m->add, m->drop);
       return true;
     case MessageType::kObjectSubscribe:
       if (auto m = read<protocol::ObjectSubscribe>(client, body)) {
@@ -74,7 +78,8 @@ bool Service::dispatch_object(Client& client, MessageType type, uint64_t request
       }
       return true;
     case MessageType::kExtentAbort:
-      if (auto m = read<protocol::ExtentAbort>(client, body)) store_->abort_extent(client.id, m->locator);
+      if (auto m = read<protocol::ExtentAbort>(client, body))
+        store_->abort_extent(client.id, m->locator);
       return true;
     case MessageType::kExtentAlloc:
       if (auto m = read<protocol::ExtentAlloc>(client, body)) {
@@ -94,7 +99,8 @@ bool Service::dispatch_object(Client& client, MessageType type, uint64_t request
   }
 }
 
-void Service::space_answer(ProcessId process, uint64_t request, Result<objstore::Locator> answer, bool slab) {
+void Service::space_answer(ProcessId process, uint64_t request, Result<objstore::Locator> answer,
+                           bool slab) {
   if (!answer) return reply(process, request, answer.status());
   const objstore::Locator& l = *answer;
   reply(process, request, Status::ok(),
@@ -102,27 +108,53 @@ void Service::space_answer(ProcessId process, uint64_t request, Result<objstore:
              : wire::encode(protocol::ExtentAllocReply{l}));
 }
 
-bool Service::dispatch_control(Client& client, MessageType type, uint64_t request, wire::Bytes body) {
+bool Service::dispatch_control(Client& client, MessageType type, uint64_t request,
+                               wire::Bytes body) {
   switch (type) {
     case MessageType::kRegisterJob: register_job(client, request, body); return true;
     case MessageType::kKvPut: to_controller<protocol::KvPut>(client, request, body); return true;
     case MessageType::kKvGet: to_controller<protocol::KvGet>(client, request, body); return true;
-    case MessageType::kKvDelete: to_controller<protocol::KvDelete>(client, request, body); return true;
+    case MessageType::kKvDelete:
+      to_controller<protocol::KvDelete>(client, request, body);
+      return true;
     case MessageType::kKvKeys: to_controller<protocol::KvKeys>(client, request, body); return true;
-    case MessageType::kActorCreate: to_controller<protocol::ActorCreate>(client, request, body); return true;
-    case MessageType::kActorSubscribe: to_controller<protocol::ActorSubscribe>(client, request, body); return true;
-    case MessageType::kActorHold: to_controller<protocol::ActorHold>(client, request, body); return true;
-    case MessageType::kActorKill: to_controller<protocol::ActorKill>(client, request, body); return true;
-    case MessageType::kActorLookup: to_controller<protocol::ActorLookup>(client, request, body); return true;
-    case MessageType::kActorNames: to_controller<protocol::ActorNames>(client, request, body); return true;
-    case MessageType::kActorStarted: to_controller<protocol::ActorStarted>(client, request, body); return true;
-    case MessageType::kActorExiting: to_controller<protocol::ActorExiting>(client, request, body); return true;
-    case MessageType::kGroupCreate: to_controller<protocol::GroupCreate>(client, request, body); return true;
-    case MessageType::kGroupRemove: to_controller<protocol::GroupRemove>(client, request, body); return true;
-    case MessageType::kGroupSubscribe: to_controller<protocol::GroupSubscribe>(client, request, body); return true;
+    case MessageType::kActorCreate:
+      to_controller<protocol::ActorCreate>(client, request, body);
+      return true;
+    case MessageType::kActorSubscribe:
+      to_controller<protocol::ActorSubscribe>(client, request, body);
+      return true;
+    case MessageType::kActorHold:
+      to_controller<protocol::ActorHold>(client, request, body);
+      return true;
+    case MessageType::kActorKill:
+      to_controller<protocol::ActorKill>(client, request, body);
+      return true;
+    case MessageType::kActorLookup:
+      to_controller<protocol::ActorLookup>(client, request, body);
+      return true;
+    case MessageType::kActorNames:
+      to_controller<protocol::ActorNames>(client, request, body);
+      return true;
+    case MessageType::kActorStarted:
+      to_controller<protocol::ActorStarted>(client, request, body);
+      return true;
+    case MessageType::kActorExiting:
+      to_controller<protocol::ActorExiting>(client, request, body);
+      return true;
+    case MessageType::kGroupCreate:
+      to_controller<protocol::GroupCreate>(client, request, body);
+      return true;
+    case MessageType::kGroupRemove:
+      to_controller<protocol::GroupRemove>(client, request, body);
+      return true;
+    case MessageType::kGroupSubscribe:
+      to_controller<protocol::GroupSubscribe>(client, request, body);
+      return true;
     case MessageType::kLeaseRequest:
       if (auto m = read<protocol::LeaseRequest>(client, body)) {
-        push(AgentEvent(scheduler::LeaseRequested{client.id, client.job, m->class_id, std::move(m->spec), m->backlog}));
+        push(AgentEvent(scheduler::LeaseRequested{client.id, client.job, m->class_id,
+                                                  std::move(m->spec), m->backlog}));
       }
       return true;
     case MessageType::kLeaseReturn:
@@ -131,9 +163,12 @@ bool Service::dispatch_control(Client& client, MessageType type, uint64_t reques
       }
       return true;
     case MessageType::kBlocked: push(AgentEvent(scheduler::WorkerBlocked{client.id})); return true;
-    case MessageType::kUnblocked: push(AgentEvent(scheduler::WorkerUnblocked{client.id})); return true;
+    case MessageType::kUnblocked:
+      push(AgentEvent(scheduler::WorkerUnblocked{client.id}));
+      return true;
     case MessageType::kKillProcess:
-      if (auto m = read<protocol::KillProcess>(client, body)) kill_process(client, request, m->process);
+      if (auto m = read<protocol::KillProcess>(client, body))
+        kill_process(client, request, m->process);
       return true;
     default: return false;
   }
@@ -168,14 +203,16 @@ void Service::kill_process(Client& client, uint64_t request, ProcessId target) {
 bool Service::dispatch_other(Client& client, MessageType type, uint64_t request, wire::Bytes body) {
   switch (type) {
     case MessageType::kStateQuery:
-      if (auto m = read<protocol::StateQuery>(client, body)) state_query(client, request, std::move(*m));
+      if (auto m = read<protocol::StateQuery>(client, body))
+        state_query(client, request, std::move(*m));
       return true;
     case MessageType::kMetricsPush:
       if (auto m = read<protocol::MetricsPush>(client, body)) pushed_metrics_.add(client.id, *m);
       return true;
     case MessageType::kTaskEvents:
       if (auto m = read<protocol::TaskEvents>(client, body)) {
-        tasks_.add(*m, client.id, client.pid, client.job, client.kind == protocol::ClientKind::kWorker);
+        tasks_.add(*m, client.id, client.pid, client.job,
+                   client.kind == protocol::ClientKind::kWorker);
       }
       return true;
     case MessageType::kFlushDone:

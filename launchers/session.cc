@@ -1,3 +1,4 @@
+#include "core/read_file.h"
 #include "launchers/session.h"
 
 #include <dirent.h>
@@ -24,8 +25,10 @@ constexpr mode_t kWritableByOthers = 022;
 constexpr int kRootAttempts = 5;
 
 Status refused(const std::string& path, std::string_view why) {
-  return {StatusCode::kPermissionDenied, fmt::format("{} {}: it may be another user's trap; remove it, or set "
-                                                     "SHEAF_TMPDIR to a directory of your own", path, why)};
+  return {StatusCode::kPermissionDenied,
+          fmt::format("{} {}: it may be another user's trap; remove it, or set "
+                      "SHEAF_TMPDIR to a directory of your own",
+                      path, why)};
 }
 
 Result<Fd> open_directory(const std::string& path) {
@@ -63,12 +66,13 @@ uint64_t number_after(const std::string& text, std::string_view name) {
 
 bool is_stale(const std::string& directory) {
   struct stat st{};
-  if (lstat(directory.c_str(), &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid()) return false;
-  std::ifstream file(directory + "/cluster.json");
-  if (!file) return time(nullptr) - st.st_mtime > kUnfinishedSessionAge;
-  std::string text((std::istreambuf_iterator<char>(file)), {});
+  if (lstat(directory.c_str(), &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+    return false;
+  std::string text = read_file(directory + "/cluster.json");
+  if (text.empty()) return time(nullptr) - st.st_mtime > kUnfinishedSessionAge;
   uint64_t pid = number_after(text, "pid");
-  return pid == 0 || process_start_time(static_cast<pid_t>(pid)) != number_after(text, "start_time");
+  return pid == 0 ||
+         process_start_time(static_cast<pid_t>(pid)) != number_after(text, "start_time");
 }
 
 bool remove_tree_at(int parent, const char* name) {
@@ -95,13 +99,15 @@ std::string default_session_root() {
   if (const char* dir = getenv("SHEAF_TMPDIR"); dir != nullptr && *dir != '\0') return dir;
   if (const char* dir = getenv("XDG_RUNTIME_DIR"); dir != nullptr && *dir == '/') {
     struct stat st{};
-    if (stat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid()) return fmt::format("{}/sheaf", dir);
+    if (stat(dir, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid())
+      return fmt::format("{}/sheaf", dir);
   }
   return fmt::format("/tmp/sheaf-{}", geteuid());
 }
 
 Status make_private_directory(const std::string& path, mode_t forbidden) {
-  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return Status::from_errno("cannot make " + path, errno);
+  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
+    return Status::from_errno("cannot make " + path, errno);
   SHEAF_ASSIGN(Fd fd, open_directory(path));
   struct stat st{};
   if (fstat(fd.get(), &st) != 0) return Status::from_errno(path, errno);
@@ -113,15 +119,14 @@ Status make_private_directory(const std::string& path, mode_t forbidden) {
 bool remove_tree(const std::string& path) { return remove_tree_at(AT_FDCWD, path.c_str()); }
 
 uint64_t process_start_time(pid_t pid) {
-  std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  std::string text((std::istreambuf_iterator<char>(file)), {});
-  size_t at = text.rfind(')');   // the name may hold anything, parentheses included
+  std::string text = read_file(fmt::format("/proc/{}/stat", pid));
+  size_t at = text.rfind(')');  // the name may hold anything, parentheses included
   if (at == std::string::npos) return 0;
-  constexpr int kFieldsAfterName = 20;   // starttime is field 22
+  constexpr int kFieldsAfterName = 19;  // the state is field 3, the start time 22
   const char* p = text.c_str() + at + 1;
   for (int i = 0; i < kFieldsAfterName && p != nullptr; ++i) p = std::strchr(p + 1, ' ');
   if (p == nullptr) return 0;
-  if (text[at + 2] == 'Z' || text[at + 2] == 'X') return 0;   // dead, only not collected yet
+  if (text[at + 2] == 'Z' || text[at + 2] == 'X') return 0;  // dead, only not collected yet
   return strtoull(p, nullptr, 10);
 }
 
@@ -131,7 +136,8 @@ Result<SessionDirectory> SessionDirectory::create(const SessionOptions& options)
   if (options.directory.empty()) {
     session.path_ = root + "/" + new_session_id();
     int error = ENOENT;
-    for (int i = 0; error == ENOENT && i < kRootAttempts; ++i) {   // a leaving cluster may remove the root meanwhile
+    for (int i = 0; error == ENOENT && i < kRootAttempts;
+         ++i) {  // a leaving cluster may remove the root meanwhile
       SHEAF_TRY(make_private_directory(root, kWritableByOthers));
       error = mkdir(session.path_.c_str(), 0700) == 0 ? 0 : errno;
     }
@@ -141,10 +147,13 @@ Result<SessionDirectory> SessionDirectory::create(const SessionOptions& options)
   }
   SHEAF_TRY(make_private_directory(session.path_));
   session.lock_ = take_lock(session.path_);
-  if (!session.lock_) return Status(StatusCode::kAlreadyExists, "a cluster is running in " + session.path_);
-  for (const char* name : {"/logs", "/bells"}) SHEAF_TRY(make_private_directory(session.path_ + name));
+  if (!session.lock_)
+    return Status(StatusCode::kAlreadyExists, "a cluster is running in " + session.path_);
   // What an earlier daemon in this directory left and nobody may mistake for ours.
-  for (const char* name : {"/sheafd.sock", "/cluster.json"}) unlink((session.path_ + name).c_str());
+  for (const char* name : {"/sheafd.sock", "/cluster.json", "/bells", "/spill"})
+    remove_tree(session.path_ + name);
+  for (const char* name : {"/logs", "/bells"})
+    SHEAF_TRY(make_private_directory(session.path_ + name));
   return session;
 }
 
@@ -152,7 +161,8 @@ Status SessionDirectory::publish(const std::string& cluster_json) {
   std::string name = path_ + "/cluster.json", draft = name + ".new";
   Fd fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd) return Status::from_errno(draft, errno);
-  if (::write(fd.get(), cluster_json.data(), cluster_json.size()) != static_cast<ssize_t>(cluster_json.size())) {
+  if (::write(fd.get(), cluster_json.data(), cluster_json.size()) !=
+      static_cast<ssize_t>(cluster_json.size())) {
     return Status::from_errno(draft, errno);
   }
   if (rename(draft.c_str(), name.c_str()) != 0) return Status::from_errno(name, errno);
@@ -162,7 +172,8 @@ Status SessionDirectory::publish(const std::string& cluster_json) {
 void SessionDirectory::remove(bool keep_logs) {
   if (path_.empty()) return;
   if (keep_logs) {
-    for (const char* name : {"/cluster.json", "/sheafd.sock", "/bells", "/spill"}) remove_tree(path_ + name);
+    for (const char* name : {"/cluster.json", "/sheafd.sock", "/bells", "/spill"})
+      remove_tree(path_ + name);
     unlink((path_ + "/lock").c_str());
   } else {
     remove_tree(path_);
@@ -178,7 +189,8 @@ int remove_stale_sessions(const std::string& root) {
   // Look first: a root that is not safely ours is none of our business here.
   auto fd = open_directory(root);
   struct stat st{};
-  if (!fd || fstat(fd->get(), &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 077) != 0) return 0;
+  if (!fd || fstat(fd->get(), &st) != 0 || st.st_uid != geteuid() || (st.st_mode & 077) != 0)
+    return 0;
   DIR* dir = fdopendir(fd->release());
   if (dir == nullptr) return 0;
   std::vector<std::string> found;

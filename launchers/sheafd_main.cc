@@ -1,5 +1,5 @@
-// sheafd: the node daemon's process. Options, signals, and the order of beginning and end; the work is Service's.
-#include <CLI/CLI.hpp>
+// sheafd: the node daemon's process. Options, signals, and the order of beginning and end; the work
+// is Service's.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <cerrno>
 #include <iostream>
@@ -25,7 +26,7 @@ constexpr auto kTermGrace = std::chrono::milliseconds(1000);
 struct Options {
   SessionOptions session;
   std::string config_file;
-  std::vector<std::string> settings;     // key=value
+  std::vector<std::string> settings;  // key=value
   std::optional<double> num_cpus, num_gpus;
   std::string memory, object_store_memory;
   NodeOverrides overrides;
@@ -38,19 +39,25 @@ struct Options {
 };
 
 void declare_options(CLI::App& app, Options& o) {
-  app.add_option("--session-root", o.session.root, "Directory under which the session directory is made");
-  app.add_option("--session-dir", o.session.directory, "The session directory itself: takes up its journal");
+  app.add_option("--session-root", o.session.root,
+                 "Directory under which the session directory is made");
+  app.add_option("--session-dir", o.session.directory,
+                 "The session directory itself: takes up its journal");
   app.add_option("--num-cpus", o.num_cpus, "CPUs that this node offers");
   app.add_option("--num-gpus", o.num_gpus, "GPUs that this node offers");
   app.add_option("--memory", o.memory, "Memory that tasks may reserve, in bytes or as 8GiB");
-  app.add_option("--object-store-memory", o.object_store_memory, "Size of the object store, in bytes or as 8GiB");
-  app.add_option("--resources", o.overrides.resources, "Further resources: a JSON object of numbers");
+  app.add_option("--object-store-memory", o.object_store_memory,
+                 "Size of the object store, in bytes or as 8GiB");
+  app.add_option("--resources", o.overrides.resources,
+                 "Further resources: a JSON object of numbers");
   app.add_option("--labels", o.overrides.labels, "Labels of the node: a JSON object of strings");
   app.add_option("--config-file", o.config_file, "TOML file of settings");
   app.add_option("--config", o.settings, "One setting, key=value; may be repeated")->take_all();
-  app.add_option("--ready-fd", o.ready_fd, "Descriptor that gets one line of JSON once the daemon serves");
+  app.add_option("--ready-fd", o.ready_fd,
+                 "Descriptor that gets one line of JSON once the daemon serves");
   app.add_option("--exit-with-pid", o.owner_pid, "End when this process ends or disconnects");
-  app.add_flag("--embedded", o.embedded, "A cluster of the calling driver: end with it, keep nothing");
+  app.add_flag("--embedded", o.embedded,
+               "A cluster of the calling driver: end with it, keep nothing");
   app.add_flag("--daemonize", o.daemonise, "Serve in the background; returns when serving");
   app.add_flag("--keep-logs", o.keep_logs, "Leave logs and journal behind");
   app.add_flag("--dumpable", o.dumpable, "Permit debuggers and core files");
@@ -70,7 +77,8 @@ Result<Config> load_config(const Options& o) {
   for (const std::string& setting : o.settings) {
     size_t equals = setting.find('=');
     if (equals == std::string::npos) {
-      return Status(StatusCode::kInvalidArgument, fmt::format("--config {}: not key=value", setting));
+      return Status(StatusCode::kInvalidArgument,
+                    fmt::format("--config {}: not key=value", setting));
     }
     SHEAF_TRY(config.set(setting.substr(0, equals), setting.substr(equals + 1), "--config"));
   }
@@ -81,7 +89,8 @@ Result<Config> load_config(const Options& o) {
   return config;
 }
 
-// Descriptors for two pipes, a socket and a pidfd of every process, whatever the shell's soft limit is.
+// Descriptors for two pipes, a socket and a pidfd of every process, whatever the shell's soft limit
+// is.
 void raise_file_limit() {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
@@ -106,7 +115,7 @@ void write_line(int fd, std::string line) {
   while (!rest.empty()) {
     ssize_t n = write(fd, rest.data(), rest.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;   // the starter has gone; its end is noticed elsewhere
+    if (n <= 0) return;  // the starter has gone; its end is noticed elsewhere
     rest.remove_prefix(static_cast<size_t>(n));
   }
 }
@@ -154,7 +163,8 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
     bool keep;
     ~Cleanup() { session.remove(keep); }
   } cleanup{session, o.keep_logs && !o.embedded};
-  SHEAF_ASSIGN(auto sink, make_file_sink(session.log_directory() + "/sheafd.log", level, config.get_bytes("log.max_bytes"),
+  SHEAF_ASSIGN(auto sink, make_file_sink(session.log_directory() + "/sheafd.log", level,
+                                         config.get_bytes("log.max_bytes"),
                                          static_cast<size_t>(config.get_int("log.keep"))));
   SHEAF_ASSIGN(auto loop, EventLoop::create());
 
@@ -170,21 +180,23 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   options.worker_program = program_beside_us("sheaf-worker");
   options.log = Logger("sheafd", sink);
   SHEAF_ASSIGN(auto service, Service::create(std::move(options)));
-  SHEAF_TRY(loop->add_fd(signals.get(), EPOLLIN, [&](uint32_t) {
-    handle_signals(signals.get(), *service, o.embedded);
-  }));
+  SHEAF_TRY(loop->add_fd(signals.get(), EPOLLIN,
+                         [&](uint32_t) { handle_signals(signals.get(), *service, o.embedded); }));
   // After the arena's helper process, which needs our /proc entries.
   prctl(PR_SET_DUMPABLE, o.dumpable ? 1 : 0);
   SHEAF_TRY(service->serve());
   on_ready(service->cluster_json());
-  loop->post([root = session.path().substr(0, session.path().rfind('/'))] { remove_stale_sessions(root); });
+  loop->post([root = session.path().substr(0, session.path().rfind('/'))] {
+    remove_stale_sessions(root);
+  });
   loop->run();
   service->finish();
   loop->remove_fd(signals.get());
   return {};
 }
 
-// The starter's process waits for the line and leaves; its child serves. Returns the child's end of the pipe.
+// The starter's process waits for the line and leaves; its child serves. Returns the child's end of
+// the pipe.
 int daemonise() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return -1;
@@ -199,8 +211,10 @@ int daemonise() {
   std::string text;
   char buffer[4096];
   for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) != 0;) {
-    if (n > 0) text.append(buffer, static_cast<size_t>(n));
-    else if (errno != EINTR) break;
+    if (n > 0)
+      text.append(buffer, static_cast<size_t>(n));
+    else if (errno != EINTR)
+      break;
   }
   bool ok = text.find("\"socket\"") != std::string::npos;
   std::cout << text << std::flush;
@@ -214,7 +228,8 @@ int main(int argc, char** argv) {
   using namespace sheaf;
   using namespace sheaf::launchers;
   Options options;
-  CLI::App app("The node daemon of a Sheaf cluster. Usually started by sheaf.init() or `sheaf start`.");
+  CLI::App app(
+      "The node daemon of a Sheaf cluster. Usually started by sheaf.init() or `sheaf start`.");
   declare_options(app, options);
   CLI11_PARSE(app, argc, argv);
 
@@ -225,7 +240,8 @@ int main(int argc, char** argv) {
   raise_file_limit();
   if (options.ready_fd >= 0) fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC);
   int starter_fd = options.daemonise ? daemonise() : -1;
-  if (!options.daemonise && getpgrp() != getpid()) setsid();   // a Ctrl-C at the driver's terminal is the driver's
+  if (!options.daemonise && getpgrp() != getpid())
+    setsid();  // a Ctrl-C at the driver's terminal is the driver's
 
   auto on_ready = [&](std::string line) {
     write_line(options.ready_fd, line);

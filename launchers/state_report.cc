@@ -56,7 +56,8 @@ std::string host_name() {
 
 // ---- Rows
 
-StateReporter::Row& StateReporter::Row::raw(std::string_view name, std::string json, std::string plain) {
+StateReporter::Row& StateReporter::Row::raw(std::string_view name, std::string json,
+                                            std::string plain) {
   members_.push_back({std::string(name), std::move(json), std::move(plain)});
   return *this;
 }
@@ -72,7 +73,8 @@ bool StateReporter::Row::matches(const std::map<std::string, std::string>& filte
       if (m.name == name) member = &m;
     }
     bool negated = wanted.starts_with('!');
-    if (member == nullptr || (member->plain == wanted.substr(negated ? 1 : 0)) == negated) return false;
+    if (member == nullptr || (member->plain == wanted.substr(negated ? 1 : 0)) == negated)
+      return false;
   }
   return true;
 }
@@ -83,7 +85,8 @@ void StateReporter::Row::append(JsonWriter& w) const {
   w.end_object();
 }
 
-protocol::StateReply StateReporter::list(const protocol::StateQuery& query, const Rows& rows) const {
+protocol::StateReply StateReporter::list(const protocol::StateQuery& query,
+                                         const Rows& rows) const {
   JsonWriter w;
   w.begin_array();
   protocol::StateReply reply;
@@ -106,21 +109,35 @@ protocol::StateReply StateReporter::list(const protocol::StateQuery& query, cons
 Result<protocol::StateReply> StateReporter::report(const protocol::StateQuery& query) {
   using Member = void (StateReporter::*)(const std::function<bool(Row&&)>&) const;
   static const std::map<std::string, Member> kLists = {
-      {"nodes", &StateReporter::nodes},     {"actors", &StateReporter::actors},
-      {"tasks", &StateReporter::tasks},     {"objects", &StateReporter::objects},
-      {"workers", &StateReporter::workers}, {"jobs", &StateReporter::jobs},
-      {"placement_groups", &StateReporter::groups}, {"pins", &StateReporter::pins},
-      {"logs", &StateReporter::logs},       {"runtime_envs", &StateReporter::runtime_envs}};
+      {"nodes", &StateReporter::nodes},
+      {"actors", &StateReporter::actors},
+      {"tasks", &StateReporter::tasks},
+      {"objects", &StateReporter::objects},
+      {"workers", &StateReporter::workers},
+      {"jobs", &StateReporter::jobs},
+      {"placement_groups", &StateReporter::groups},
+      {"pins", &StateReporter::pins},
+      {"logs", &StateReporter::logs},
+      {"runtime_envs", &StateReporter::runtime_envs}};
   if (auto it = kLists.find(query.what); it != kLists.end()) {
     return list(query, [this, member = it->second](const auto& take) { (this->*member)(take); });
   }
   protocol::StateReply reply;
-  if (query.what == "cluster_resources") reply.text = amounts(s_.agent_->resources().total());
-  else if (query.what == "available_resources") reply.text = amounts(s_.agent_->resources().available());
-  else if (query.what == "config") reply.text = string_map(s_.options_.config->as_map());
-  else if (query.what == "metrics") reply.text = metrics();
-  else if (query.what == "cluster_events") reply.text = "[]";
-  else return Status(StatusCode::kInvalidArgument, fmt::format("there is nothing called '{}' to ask for", query.what));
+  if (query.what == "cluster_resources")
+    reply.text = amounts(s_.agent_->resources().total());
+  else if (query.what == "available_resources")
+    reply.text = amounts(s_.agent_->resources().available());
+  else if (query.what == "config")
+    reply.text = string_map(s_.options_.config->as_map());
+  else if (query.what == "metrics")
+    reply.text = metrics();
+  else if (query.what == "trace")
+    reply.text = s_.trace_.chrome_json(getpid());
+  else if (query.what == "cluster_events")
+    reply.text = "[]";
+  else
+    return Status(StatusCode::kInvalidArgument,
+                  fmt::format("there is nothing called '{}' to ask for", query.what));
   return reply;
 }
 
@@ -144,7 +161,8 @@ int32_t StateReporter::pid_of(ProcessId id) const {
 int64_t StateReporter::wall_ms(scheduler::Time t) const {
   if (t.count() == 0) return 0;
   auto ago = std::chrono::steady_clock::now().time_since_epoch() - t;
-  auto wall = std::chrono::system_clock::now() - std::chrono::duration_cast<std::chrono::microseconds>(ago);
+  auto wall =
+      std::chrono::system_clock::now() - std::chrono::duration_cast<std::chrono::microseconds>(ago);
   return std::chrono::duration_cast<std::chrono::milliseconds>(wall.time_since_epoch()).count();
 }
 
@@ -155,11 +173,13 @@ void StateReporter::nodes(const std::function<bool(Row&&)>& take) const {
     Row row;
     row.text("node_id", to_hex(id)).text("node_ip", "127.0.0.1").text("node_name", host_name());
     row.text("hostname", host_name()).flag("is_head_node", s_.options_.head).text("state", "ALIVE");
-    row.json("resources_total", amounts(node.total)).json("resources_available", amounts(node.available));
+    row.json("resources_total", amounts(node.total))
+        .json("resources_available", amounts(node.available));
     row.json("labels", string_map(node.labels)).text("socket", s_.options_.session->socket_path());
     row.number("pid", getpid());
     auto started = s_.started_.time_since_epoch();
-    row.number("start_time_ms", std::chrono::duration_cast<std::chrono::milliseconds>(started).count());
+    row.number("start_time_ms",
+               std::chrono::duration_cast<std::chrono::milliseconds>(started).count());
     if (!take(std::move(row))) return;
   }
 }
@@ -190,7 +210,9 @@ void StateReporter::tasks(const std::function<bool(Row&&)>& take) const {
     row.number("worker_id", t.worker).number("worker_pid", t.worker_pid);
     row.text("error_type", t.state == TaskEventState::kFailed ? t.error : "");
     row.number("creation_time_ms", ms(t.submitted_ns)).number("start_time_ms", ms(t.start_ns));
-    row.number("end_time_ms", ms(t.end_ns)).number("start_ns", t.start_ns).number("end_ns", t.end_ns);
+    row.number("end_time_ms", ms(t.end_ns))
+        .number("start_ns", t.start_ns)
+        .number("end_ns", t.end_ns);
     if (!take(std::move(row))) return;
   }
 }
@@ -200,14 +222,20 @@ void StateReporter::objects(const std::function<bool(Row&&)>& take) const {
     std::string holders;
     int64_t references = 0;
     for (const auto& [process, count] : o.holders) {
-      holders += fmt::format("{}{{\"process\":{},\"pid\":{},\"count\":{}}}", holders.empty() ? "" : ",", process,
-                             pid_of(process), count);
+      holders += fmt::format("{}{{\"process\":{},\"pid\":{},\"count\":{}}}",
+                             holders.empty() ? "" : ",", process, pid_of(process), count);
       references += count;
     }
     Row row;
-    row.text("object_id", to_hex(o.id)).number("object_size", o.size).text("state", name_of(kValueStates, o.state));
-    row.number("pid", pid_of(o.id.process())).number("process", o.id.process()).text("node_id", to_hex(s_.node_id_));
-    row.number("references", references).number("containers", o.containers).flag("pinned", o.pinned);
+    row.text("object_id", to_hex(o.id))
+        .number("object_size", o.size)
+        .text("state", name_of(kValueStates, o.state));
+    row.number("pid", pid_of(o.id.process()))
+        .number("process", o.id.process())
+        .text("node_id", to_hex(s_.node_id_));
+    row.number("references", references)
+        .number("containers", o.containers)
+        .flag("pinned", o.pinned);
     row.flag("on_disk", o.on_disk).json("holders", "[" + holders + "]");
     row.text("reference_type", o.pinned ? "PINNED_IN_MEMORY" : "LOCAL_REFERENCE");
     if (!take(std::move(row))) return;
@@ -218,8 +246,12 @@ void StateReporter::workers(const std::function<bool(Row&&)>& take) const {
   for (const auto& [id, c] : s_.clients_->all()) {
     if (c->dead) continue;
     Row row;
-    row.number("worker_id", id).number("pid", c->pid).text("worker_type", name_of(kClientKinds, c->kind));
-    row.flag("is_alive", c->alive()).text("node_id", to_hex(s_.node_id_)).text("job_id", job_hex(c->job));
+    row.number("worker_id", id)
+        .number("pid", c->pid)
+        .text("worker_type", name_of(kClientKinds, c->kind));
+    row.flag("is_alive", c->alive())
+        .text("node_id", to_hex(s_.node_id_))
+        .text("job_id", job_hex(c->job));
     row.number("rss", private_memory_of(c->pid));
     row.number("start_time_ms", wall_ms(c->since.time_since_epoch()));
     auto w = s_.agent_->workers().find(id);
@@ -236,10 +268,16 @@ void StateReporter::workers(const std::function<bool(Row&&)>& take) const {
 void StateReporter::jobs(const std::function<bool(Row&&)>& take) const {
   for (const auto& [id, job] : s_.controller_->jobs()) {
     Row row;
-    row.text("job_id", job_hex(id)).text("status", job.alive ? "RUNNING" : "FINISHED").text("type", "DRIVER");
+    row.text("job_id", job_hex(id))
+        .text("status", job.alive ? "RUNNING" : "FINISHED")
+        .text("type", "DRIVER");
     row.text("entrypoint", job.spec.entrypoint).text("namespace", job.spec.name_space);
-    row.number("driver", job.driver).number("driver_pid", pid_of(job.driver)).text("cwd", job.spec.cwd);
-    row.json("metadata", job.spec.metadata.empty() || !parse_json(job.spec.metadata) ? "{}" : job.spec.metadata);
+    row.number("driver", job.driver)
+        .number("driver_pid", pid_of(job.driver))
+        .text("cwd", job.spec.cwd);
+    row.json("metadata", job.spec.metadata.empty() || !parse_json(job.spec.metadata)
+                             ? "{}"
+                             : job.spec.metadata);
     row.number("start_time_ms", wall_ms(job.started)).number("end_time_ms", wall_ms(job.ended));
     if (!take(std::move(row))) return;
   }
@@ -250,13 +288,15 @@ void StateReporter::groups(const std::function<bool(Row&&)>& take) const {
     std::string bundles;
     for (size_t i = 0; i < group.spec.bundles.size(); ++i) {
       NodeId node = i < group.placed.size() ? group.placed[i] : NodeId{};
-      bundles += fmt::format("{}{{\"index\":{},\"node_id\":\"{}\",\"unit_resources\":{}}}", i == 0 ? "" : ",", i,
-                             hex_or_empty(node), amounts(group.spec.bundles[i]));
+      bundles +=
+          fmt::format("{}{{\"index\":{},\"node_id\":\"{}\",\"unit_resources\":{}}}",
+                      i == 0 ? "" : ",", i, hex_or_empty(node), amounts(group.spec.bundles[i]));
     }
     Row row;
     row.text("placement_group_id", to_hex(id)).text("name", group.spec.name);
     row.text("namespace", group.spec.name_space).text("creator_job_id", job_hex(group.job));
-    row.text("state", name_of(kGroupStates, group.state)).text("strategy", name_of(kGroupStrategies, group.spec.strategy));
+    row.text("state", name_of(kGroupStates, group.state))
+        .text("strategy", name_of(kGroupStrategies, group.spec.strategy));
     row.flag("is_detached", group.spec.detached).json("bundles", "[" + bundles + "]");
     row.json("stats", fmt::format("{{\"scheduling_attempts\":{}}}", group.attempt));
     if (!take(std::move(row))) return;
@@ -280,7 +320,8 @@ void StateReporter::logs(const std::function<bool(Row&&)>& take) const {
   while (dirent* e = readdir(dir)) {
     struct stat st{};
     std::string path = directory + "/" + e->d_name;
-    if (lstat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode)) found[e->d_name] = static_cast<uint64_t>(st.st_size);
+    if (lstat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode))
+      found[e->d_name] = static_cast<uint64_t>(st.st_size);
   }
   closedir(dir);
   for (const auto& [name, size] : found) {
@@ -299,7 +340,8 @@ void StateReporter::runtime_envs(const std::function<bool(Row&&)>& take) const {
     if (env.empty() && job != s_.controller_->jobs().end()) env = job->second.spec.runtime_env;
     if (env.empty() || !seen.insert(env).second) continue;
     Row row;
-    row.json("runtime_env", parse_json(env) ? env : json_quote(env)).text("node_id", to_hex(s_.node_id_));
+    row.json("runtime_env", parse_json(env) ? env : json_quote(env))
+        .text("node_id", to_hex(s_.node_id_));
     row.flag("success", true);
     if (!take(std::move(row))) return;
   }
@@ -309,7 +351,8 @@ void StateReporter::runtime_envs(const std::function<bool(Row&&)>& take) const {
 
 std::string StateReporter::metrics() const {
   std::string out;
-  auto one = [&](std::string_view name, std::string_view help, std::string_view type, double value) {
+  auto one = [&](std::string_view name, std::string_view help, std::string_view type,
+                 double value) {
     append_metric_family(out, name, help, type);
     append_metric_sample(out, name, {}, value);
   };
@@ -319,29 +362,39 @@ std::string StateReporter::metrics() const {
   one("store_used_bytes", "Arena bytes in use.", "gauge", real(m.used_bytes));
   one("store_committed_bytes", "Arena bytes backed by memory.", "gauge", real(m.committed_bytes));
   one("store_objects", "Objects in the table.", "gauge", real(m.objects));
-  one("store_objects_in_arena", "Objects whose bytes are in the arena.", "gauge", real(m.objects_in_arena));
-  one("store_objects_spilled", "Objects whose bytes are on disk only.", "gauge", real(m.objects_spilled));
-  one("store_waiting_allocations", "Requests that wait for space.", "gauge", real(m.waiting_allocations));
-  one("store_spilled_bytes_total", "Bytes written to disk.", "counter", real(m.spilled_bytes_total));
-  one("store_restored_bytes_total", "Bytes read back from disk.", "counter", real(m.restored_bytes_total));
-  one("store_spill_failures_total", "Objects that could not be written to disk.", "counter", real(m.spill_failures_total));
+  one("store_objects_in_arena", "Objects whose bytes are in the arena.", "gauge",
+      real(m.objects_in_arena));
+  one("store_objects_spilled", "Objects whose bytes are on disk only.", "gauge",
+      real(m.objects_spilled));
+  one("store_waiting_allocations", "Requests that wait for space.", "gauge",
+      real(m.waiting_allocations));
+  one("store_spilled_bytes_total", "Bytes written to disk.", "counter",
+      real(m.spilled_bytes_total));
+  one("store_restored_bytes_total", "Bytes read back from disk.", "counter",
+      real(m.restored_bytes_total));
+  one("store_spill_failures_total", "Objects that could not be written to disk.", "counter",
+      real(m.spill_failures_total));
   one("workers", "Worker processes.", "gauge", real(s_.agent_->workers().size()));
   one("leases", "Leases held by clients.", "gauge", real(s_.agent_->leases().size()));
   one("spawns_in_flight", "Workers being started.", "gauge", real(s_.agent_->spawns().size()));
   one("lanes", "Lanes between client processes.", "gauge", real(s_.broker_->lane_count()));
   one("clients", "Connected processes.", "gauge", real(s_.clients_->all().size()));
-  one("tasks_finished_total", "Tasks reported as finished.", "counter", real(s_.tasks_.finished_total()));
+  one("tasks_finished_total", "Tasks reported as finished.", "counter",
+      real(s_.tasks_.finished_total()));
   one("tasks_failed_total", "Tasks reported as failed.", "counter", real(s_.tasks_.failed_total()));
-  one("task_events_dropped_total", "Task events that were not kept.", "counter", real(s_.tasks_.dropped()));
+  one("task_events_dropped_total", "Task events that were not kept.", "counter",
+      real(s_.tasks_.dropped()));
   one("log_lines_dropped_total", "Lines of workers not shown to their driver.", "counter",
       real(s_.logs_->dropped_lines()));
   one("handshakes_refused_total", "Connections that were refused.", "counter",
       real(s_.listener_ ? s_.listener_->refused() : 0));
-  auto resources = [&](std::string_view name, std::string_view help, const protocol::ResourceMap& map) {
+  auto resources = [&](std::string_view name, std::string_view help,
+                       const protocol::ResourceMap& map) {
     append_metric_family(out, name, help, "gauge");
     for (const auto& [resource, amount] : map) {
-      append_metric_sample(out, name, {{"resource", resource}},
-                           static_cast<double>(amount) / static_cast<double>(protocol::kResourceUnit));
+      append_metric_sample(
+          out, name, {{"resource", resource}},
+          static_cast<double>(amount) / static_cast<double>(protocol::kResourceUnit));
     }
   };
   resources("resources_total", "What the node offers.", s_.agent_->resources().total());

@@ -1,8 +1,10 @@
-// Answers to StateQuery: what the daemon knows, as JSON for people and for Python (metrics: Prometheus text).
+// Answers to StateQuery: what the daemon knows, as JSON for people and for Python (metrics:
+// Prometheus text).
 //
-// Rows are objects whose members have the names of Ray's state API where it has such a thing; times are milliseconds and
-// nanoseconds since 1970, 0 or absent when unknown; ids are hexadecimal. Filters compare a member's text: {"state":
-// "FAILED"}, or {"state": "!FAILED"}; a row without the member does not match. Reads only; lives for one answer.
+// Rows are objects whose members have the names of Ray's state API where it has such a thing; times
+// are milliseconds and nanoseconds since 1970, 0 or absent when unknown; ids are hexadecimal.
+// Filters compare a member's text: {"state": "FAILED"}, or {"state": "!FAILED"}; a row without the
+// member does not match. Reads only; lives for one answer.
 #pragma once
 
 #include <functional>
@@ -27,15 +29,21 @@ class StateReporter {
    public:
     Row& text(std::string_view name, std::string_view value);
     template <class T>
-    Row& number(std::string_view name, T value) { return raw(name, std::to_string(value), std::to_string(value)); }
-    Row& flag(std::string_view name, bool value) { return raw(name, value ? "true" : "false", value ? "true" : "false"); }
+    Row& number(std::string_view name, T value) {
+      return raw(name, std::to_string(value), std::to_string(value));
+    }
+    Row& flag(std::string_view name, bool value) {
+      return raw(name, value ? "true" : "false", value ? "true" : "false");
+    }
     Row& json(std::string_view name, const std::string& value) { return raw(name, value, value); }
     bool matches(const std::map<std::string, std::string>& filters) const;
     void append(JsonWriter& w) const;
 
    private:
     Row& raw(std::string_view name, std::string json, std::string plain);
-    struct Member { std::string name, json, plain; };
+    struct Member {
+      std::string name, json, plain;
+    };
     std::vector<Member> members_;
   };
   using Rows = std::function<void(const std::function<bool(Row&&)>& take)>;

@@ -6,7 +6,8 @@ namespace sheaf::launchers {
 
 using protocol::TaskEventState;
 
-void TaskTable::add(const protocol::TaskEvents& events, ProcessId sender, int32_t pid, JobId job, bool is_worker) {
+void TaskTable::add(const protocol::TaskEvents& events, ProcessId sender, int32_t pid, JobId job,
+                    bool is_worker) {
   dropped_ += events.dropped;
   for (const protocol::TaskEvent& e : events.events) {
     auto [it, fresh] = index_.try_emplace({e.task, e.attempt});
@@ -26,13 +27,15 @@ void TaskTable::add(const protocol::TaskEvents& events, ProcessId sender, int32_
       row.worker = sender;
       row.worker_pid = pid;
     }
-    if (e.state == TaskEventState::kSubmitted) row.submitted_ns = e.start_ns;
-    else if (e.start_ns != 0) row.start_ns = e.start_ns;
+    if (e.state == TaskEventState::kSubmitted)
+      row.submitted_ns = e.start_ns;
+    else if (e.start_ns != 0)
+      row.start_ns = e.start_ns;
     if (e.end_ns != 0) row.end_ns = e.end_ns;
     bool ended = row.state >= TaskEventState::kFinished;
     if (!ended && e.state == TaskEventState::kFinished) ++finished_total_;
     if (!ended && e.state == TaskEventState::kFailed) ++failed_total_;
-    row.state = std::max(row.state, e.state);   // processes report in any order
+    row.state = std::max(row.state, e.state);  // processes report in any order
   }
   while (rows_.size() > limit_) {
     index_.erase({rows_.back().task, rows_.back().attempt});

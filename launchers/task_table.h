@@ -1,4 +1,5 @@
-// What is known of tasks for people: the events that processes send, put together by task and attempt, bounded.
+// What is known of tasks for people: the events that processes send, put together by task and
+// attempt, bounded.
 //
 // The newest kept; of the others only counts by state remain. Owned by the loop.
 #pragma once
@@ -20,7 +21,7 @@ struct TaskRow {
   protocol::TaskEventState state = protocol::TaskEventState::kSubmitted;
   uint8_t kind = 0;
   JobId job = 0;
-  ProcessId worker = 0;          // who ran it; 0: nobody yet
+  ProcessId worker = 0;  // who ran it; 0: nobody yet
   int32_t worker_pid = 0;
   int64_t submitted_ns = 0, start_ns = 0, end_ns = 0;
   ActorId actor;
@@ -31,7 +32,8 @@ class TaskTable {
  public:
   explicit TaskTable(size_t limit) : limit_(limit) {}
   // `is_worker`: the sender runs tasks (its running and finished events say where).
-  void add(const protocol::TaskEvents& events, ProcessId sender, int32_t pid, JobId job, bool is_worker);
+  void add(const protocol::TaskEvents& events, ProcessId sender, int32_t pid, JobId job,
+           bool is_worker);
   // A worker died: what it was running has failed, unless somebody says otherwise.
   void worker_died(ProcessId worker, const std::string& error);
   // Newest first.

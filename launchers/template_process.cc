@@ -17,7 +17,8 @@ namespace {
 constexpr int kSendBufferBytes = 1 << 20;
 constexpr size_t kLineBytes = 16 * 1024;
 
-// The template must find `sheaf` where the driver found it, and nothing of the driver's own modules.
+// The template must find `sheaf` where the driver found it, and nothing of the driver's own
+// modules.
 std::string package_path(const protocol::RegisterJob& job) {
   for (const std::string& entry : job.sys_path) {
     std::string base = entry.empty() ? job.cwd : entry;
@@ -28,21 +29,26 @@ std::string package_path(const protocol::RegisterJob& job) {
 
 }  // namespace
 
-Result<std::unique_ptr<TemplateProcess>> TemplateProcess::start(EventLoop& loop, const protocol::RegisterJob& job,
-                                                                const std::string& session_dir, Callbacks callbacks) {
+Result<std::unique_ptr<TemplateProcess>> TemplateProcess::start(EventLoop& loop,
+                                                                const protocol::RegisterJob& job,
+                                                                const std::string& session_dir,
+                                                                const std::string& preload,
+                                                                Callbacks callbacks) {
   int pair[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) return Status::from_errno("socketpair", errno);
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0)
+    return Status::from_errno("socketpair", errno);
   auto self = std::unique_ptr<TemplateProcess>(new TemplateProcess(loop, std::move(callbacks)));
   self->socket_ = Fd(pair[0]);
   Fd theirs(pair[1]);
-  fcntl(pair[0], F_SETFL, O_NONBLOCK);   // ours alone: the template may block
+  fcntl(pair[0], F_SETFL, O_NONBLOCK);  // ours alone: the template may block
   setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &kSendBufferBytes, sizeof kSendBufferBytes);
 
   ChildOptions child;
   child.arguments = {job.python, "-m", "sheaf._template"};
   child.environment = job.env.empty() ? own_environment() : job.env;
   if (std::string path = package_path(job); !path.empty()) child.environment["PYTHONPATH"] = path;
-  child.directory = session_dir;   // `-m` puts it first in sys.path: no modules lie there
+  if (!preload.empty()) child.environment["SHEAF_WORKERS_PRELOAD"] = preload;
+  child.directory = session_dir;  // `-m` puts it first in sys.path: no modules lie there
   child.fd3 = theirs.get();
   SHEAF_ASSIGN(self->pid_, start_child(child));
   TemplateProcess* raw = self.get();
@@ -62,7 +68,8 @@ Status TemplateProcess::request(std::string json, LogPipeEnds pipes) {
   Request& front = queue_.front();
   int fds[] = {front.pipes.out.get(), front.pipes.err.get()};
   Status s = send_packet(socket_.get(), front.json, fds);
-  if (s.code() == StatusCode::kOverloaded) return loop_.change_fd(socket_.get(), EPOLLIN | EPOLLOUT);
+  if (s.code() == StatusCode::kOverloaded)
+    return loop_.change_fd(socket_.get(), EPOLLIN | EPOLLOUT);
   queue_.pop_front();
   return s;
 }

@@ -1,4 +1,5 @@
-// One interpreter's warm process and its socket; worker_spawner.h has the contract. Owned by the loop.
+// One interpreter's warm process and its socket; worker_spawner.h has the contract. Owned by the
+// loop.
 #pragma once
 
 #include <sys/types.h>
@@ -21,24 +22,29 @@ class TemplateProcess {
  public:
   struct Callbacks {
     std::function<void(std::string_view line)> on_line;
-    std::function<void()> on_gone;       // once; the object may be destroyed by a posted closure, not inside
+    std::function<void()>
+        on_gone;  // once; the object may be destroyed by a posted closure, not inside
   };
-  static Result<std::unique_ptr<TemplateProcess>> start(EventLoop& loop, const protocol::RegisterJob& job,
-                                                        const std::string& session_dir, Callbacks callbacks);
+  static Result<std::unique_ptr<TemplateProcess>> start(EventLoop& loop,
+                                                        const protocol::RegisterJob& job,
+                                                        const std::string& session_dir,
+                                                        const std::string& preload,
+                                                        Callbacks callbacks);
   ~TemplateProcess();
 
   // Queued when the socket is full. kInvalidArgument when it can never be sent.
   Status request(std::string json, LogPipeEnds pipes);
   pid_t pid() const { return pid_; }
-  bool usable = true;          // set to false when it says that forking is not safe there
-  std::set<pid_t> workers;     // its children that live
+  bool usable = true;       // set to false when it says that forking is not safe there
+  std::set<pid_t> workers;  // its children that live
 
  private:
   struct Request {
     std::string json;
     LogPipeEnds pipes;
   };
-  TemplateProcess(EventLoop& loop, Callbacks callbacks) : loop_(loop), callbacks_(std::move(callbacks)) {}
+  TemplateProcess(EventLoop& loop, Callbacks callbacks)
+      : loop_(loop), callbacks_(std::move(callbacks)) {}
   void ready(uint32_t events);
   bool send_queued();
   void gone();

@@ -23,8 +23,8 @@ namespace {
 
 constexpr int kTemplateFailuresMax = 3;
 
-// Python reads lone surrogates back as the bytes that they stand for (os.fsencode). A string that is not UTF-8 is
-// written with one for each of its bytes from 0x80.
+// Python reads lone surrogates back as the bytes that they stand for (os.fsencode). A string that
+// is not UTF-8 is written with one for each of its bytes from 0x80.
 std::string os_string(const std::string& text) {
   std::string quoted = json_quote(text);
   auto back = parse_json(quoted);
@@ -45,7 +45,8 @@ std::string os_string(const std::string& text) {
 std::string spawn_json(uint64_t token, const SpawnerOptions& options, const scheduler::PoolKey& key,
                        const protocol::RegisterJob& job) {
   JsonWriter w;
-  w.begin_object().key("cmd").value("fork").key("token").value(token).key("socket").value(options.socket_path);
+  w.begin_object().key("cmd").value("fork").key("token").value(token).key("socket").value(
+      options.socket_path);
   w.key("session_dir").value(options.session_dir).key("runtime_env").value(key.runtime_env);
   w.key("language").value(key.language).key("job").begin_object().key("id").value(key.job);
   w.key("name_space").value(job.name_space).key("entrypoint").raw(os_string(job.entrypoint));
@@ -53,7 +54,8 @@ std::string spawn_json(uint64_t token, const SpawnerOptions& options, const sche
   for (const std::string& entry : job.sys_path) w.raw(os_string(entry));
   w.end_array().key("env").begin_object();
   for (const auto& [name, value] : job.env) {
-    std::string quoted = os_string(name);   // key() quotes by itself: names that are not UTF-8 are left out
+    std::string quoted =
+        os_string(name);  // key() quotes by itself: names that are not UTF-8 are left out
     if (quoted == json_quote(name)) w.key(name).raw(os_string(value));
   }
   w.end_object().key("runtime_env").value(job.runtime_env).key("metadata").value(job.metadata);
@@ -92,7 +94,8 @@ Result<Fd> file_with(const std::string& text) {
 std::string describe_wait_status(int status) {
   if (WIFSIGNALED(status)) {
     int s = WTERMSIG(status);
-    return fmt::format("was killed by signal {} ({}){}", s, strsignal(s), WCOREDUMP(status) ? ", core dumped" : "");
+    return fmt::format("was killed by signal {} ({}){}", s, strsignal(s),
+                       WCOREDUMP(status) ? ", core dumped" : "");
   }
   return fmt::format("exited with code {}", WEXITSTATUS(status));
 }
@@ -112,7 +115,8 @@ TemplateProcess* WorkerSpawner::template_for(const protocol::RegisterJob& job) {
   if (!slot) {
     TemplateProcess::Callbacks callbacks;
     callbacks.on_line = [this, python = job.python](std::string_view line) {
-      if (auto it = templates_.find(python); it != templates_.end()) template_line(*it->second, line);
+      if (auto it = templates_.find(python); it != templates_.end())
+        template_line(*it->second, line);
     };
     callbacks.on_gone = [this, python = job.python] {
       ++template_failures_[python];
@@ -120,7 +124,8 @@ TemplateProcess* WorkerSpawner::template_for(const protocol::RegisterJob& job) {
         if (auto it = templates_.find(python); it != templates_.end()) template_gone(*it->second);
       });
     };
-    auto started = TemplateProcess::start(loop_, job, options_.session_dir, std::move(callbacks));
+    auto started = TemplateProcess::start(loop_, job, options_.session_dir, options_.preload,
+                                          std::move(callbacks));
     if (!started) {
       templates_.erase(job.python);
       template_failures_[job.python] = kTemplateFailuresMax;
@@ -131,19 +136,22 @@ TemplateProcess* WorkerSpawner::template_for(const protocol::RegisterJob& job) {
   return slot->usable ? slot.get() : nullptr;
 }
 
-void WorkerSpawner::spawn(uint64_t token, const scheduler::PoolKey& key, const protocol::RegisterJob& job) {
+void WorkerSpawner::spawn(uint64_t token, const scheduler::PoolKey& key,
+                          const protocol::RegisterJob& job) {
   Pending& pending = pending_[token];
   pending.key = key;
   pending.job = job;
-  arm(token, kHelloTimeout);
+  arm(token, options_.hello_timeout);
   if (stopped_) return fail(token, ErrorKind::kSystem, "the node is shutting down");
-  TemplateProcess* from = key.language == "python" && !job.python.empty() ? template_for(job) : nullptr;
+  TemplateProcess* from =
+      key.language == "python" && !job.python.empty() ? template_for(job) : nullptr;
   std::string json = from != nullptr ? spawn_json(token, options_, key, job) : std::string();
   if (from == nullptr || json.size() > kForkRequestBytesMax) return spawn_by_exec(token, pending);
   auto pipes = logs_.make_pipes();
   if (!pipes) return fail(token, ErrorKind::kSystem, pipes.status().to_string());
   pending.pipes = std::move(pipes->first);
-  if (!from->request(std::move(json), std::move(pipes->second)).is_ok()) return spawn_by_exec(token, pending);
+  if (!from->request(std::move(json), std::move(pipes->second)).is_ok())
+    return spawn_by_exec(token, pending);
   pending.from = from;
 }
 
@@ -159,7 +167,8 @@ void WorkerSpawner::spawn_by_exec(uint64_t token, Pending& pending) {
     child.arguments = {python, "-m", "sheaf._worker"};
   } else {
     if (options_.worker_program.empty()) {
-      return fail(token, ErrorKind::kRuntimeEnvSetup, "the program sheaf-worker, which runs C++ tasks, was not found");
+      return fail(token, ErrorKind::kRuntimeEnvSetup,
+                  "the program sheaf-worker, which runs C++ tasks, was not found");
     }
     child.arguments = {options_.worker_program};
   }
@@ -189,19 +198,21 @@ void WorkerSpawner::started(uint64_t token, pid_t pid) {
 void WorkerSpawner::arm(uint64_t token, std::chrono::steady_clock::duration limit) {
   Pending& pending = pending_.at(token);
   pending.deadline = loop_.now() + limit;
-  if (pending.timer == 0) pending.timer = loop_.call_at(pending.deadline, [this, token] { expired(token); });
+  if (pending.timer == 0)
+    pending.timer = loop_.call_at(pending.deadline, [this, token] { expired(token); });
 }
 
 void WorkerSpawner::expired(uint64_t token) {
   auto it = pending_.find(token);
   if (it == pending_.end()) return;
   it->second.timer = 0;
-  if (it->second.deadline > loop_.now()) {   // a "setup" line came meanwhile
+  if (it->second.deadline > loop_.now()) {  // a "setup" line came meanwhile
     it->second.timer = loop_.call_at(it->second.deadline, [this, token] { expired(token); });
     return;
   }
   fail(token, ErrorKind::kSystem,
-       fmt::format("a new worker did not register within {} s", std::chrono::seconds(kHelloTimeout).count()));
+       fmt::format("a new worker did not register within {:.1f} s",
+                   std::chrono::duration<double>(options_.hello_timeout).count()));
 }
 
 void WorkerSpawner::fail(uint64_t token, ErrorKind kind, const std::string& message) {
@@ -220,7 +231,7 @@ void WorkerSpawner::fail(uint64_t token, ErrorKind kind, const std::string& mess
 std::unique_ptr<scheduler::PoolKey> WorkerSpawner::greeted(uint64_t token, pid_t pid) {
   auto it = pending_.find(token);
   if (it == pending_.end() || (it->second.pid != 0 && it->second.pid != pid)) return nullptr;
-  started(token, pid);   // its Hello may overtake the template's line
+  started(token, pid);  // its Hello may overtake the template's line
   if (it->second.from != nullptr) {
     it->second.from->workers.insert(pid);
     template_failures_[it->second.job.python] = 0;
@@ -235,13 +246,14 @@ void WorkerSpawner::report_exit(pid_t pid, int status) {
   for (auto& [token, pending] : pending_) {
     if (pending.pid != pid) continue;
     bool environment = WIFEXITED(status) && WEXITSTATUS(status) == kExitRuntimeEnv;
-    pending.pid = 0;   // it is gone: nothing to kill
-    logs_.finish(pid);
+    pending.pid = 0;  // it is gone: nothing to kill
     fail(token, environment ? ErrorKind::kRuntimeEnvSetup : ErrorKind::kWorkerCrashed,
-         fmt::format("a new worker (pid {}) {} before it had registered; its output is in worker-{}.err", pid,
-                     describe_wait_status(status), pid));
+         fmt::format(
+             "a new worker (pid {}) {} before it had registered; its output is in worker-{}.err",
+             pid, describe_wait_status(status), pid));
     break;
   }
+  logs_.finish(pid);
   options_.on_exit(pid, status);
 }
 
@@ -270,7 +282,8 @@ void WorkerSpawner::template_line(TemplateProcess& from, std::string_view line) 
       from.usable = false;
       return spawn_by_exec(token, it->second);
     }
-    fail(token, kind == "runtime_env" ? ErrorKind::kRuntimeEnvSetup : ErrorKind::kSystem, std::string(line));
+    fail(token, kind == "runtime_env" ? ErrorKind::kRuntimeEnvSetup : ErrorKind::kSystem,
+         std::string(line));
   }
 }
 
@@ -283,14 +296,17 @@ void WorkerSpawner::template_gone(TemplateProcess& which) {
   for (uint64_t token : waiting) {
     Pending& pending = pending_.at(token);
     // One that was forked already has died with its template; the others have not begun.
-    if (pending.pid != 0 || stopped_) fail(token, ErrorKind::kWorkerCrashed, "the template process has ended");
-    else spawn_by_exec(token, pending);
+    if (pending.pid != 0 || stopped_)
+      fail(token, ErrorKind::kWorkerCrashed, "the template process has ended");
+    else
+      spawn_by_exec(token, pending);
   }
 }
 
 void WorkerSpawner::stop() {
   stopped_ = true;
-  while (!pending_.empty()) fail(pending_.begin()->first, ErrorKind::kSystem, "the node is shutting down");
+  while (!pending_.empty())
+    fail(pending_.begin()->first, ErrorKind::kSystem, "the node is shutting down");
   templates_.clear();
 }
 

@@ -25,7 +25,9 @@ std::string text_member(const JsonValue& json, const std::string& name) {
 }  // namespace
 
 double now_ms() {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::milli>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 void sleep_ms(int ms) { usleep(static_cast<useconds_t>(ms) * 1000); }
@@ -41,6 +43,7 @@ std::vector<pid_t> children_of(pid_t pid) {
   std::vector<pid_t> out;
   DIR* proc = opendir("/proc");
   while (dirent* e = readdir(proc)) {
+    if (e->d_name[0] < '0' || e->d_name[0] > '9') continue;
     std::ifstream file(std::string("/proc/") + e->d_name + "/stat");
     std::string text((std::istreambuf_iterator<char>(file)), {});
     size_t at = text.rfind(')');
@@ -58,8 +61,9 @@ DaemonProcess::DaemonProcess(const DaemonOptions& options) : root(options.root) 
   }
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) abort();
-  std::vector<std::string> arguments = {SHEAFD_PATH, "--session-root", root, "--num-cpus", "2", "--num-gpus", "0",
-                                        "--object-store-memory", "64MiB", "--ready-fd", "9"};
+  std::vector<std::string> arguments = {
+      SHEAFD_PATH, "--session-root",        root,    "--num-cpus", "2", "--num-gpus",
+      "0",         "--object-store-memory", "64MiB", "--ready-fd", "9"};
   if (options.embedded) arguments.push_back("--embedded");
   arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
   std::vector<char*> argv;
@@ -76,7 +80,8 @@ DaemonProcess::DaemonProcess(const DaemonOptions& options) : root(options.root) 
   close(ends[1]);
   std::string line;
   char buffer[4096];
-  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) line.append(buffer, static_cast<size_t>(n));
+  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+    line.append(buffer, static_cast<size_t>(n));
   close(ends[0]);
   ready_ms = now_ms() - start;
   auto json = parse_json(line);

@@ -1,4 +1,5 @@
-// A real sheafd in a temporary directory, for tests. Ends it, and checks that nothing is left, when destroyed.
+// A real sheafd in a temporary directory, for tests. Ends it, and checks that nothing is left, when
+// destroyed.
 #pragma once
 
 #include <string>
@@ -9,10 +10,10 @@
 namespace sheaf::launchers::testing {
 
 struct DaemonOptions {
-  std::vector<std::string> arguments;   // beyond the defaults: 2 CPUs, 64 MiB of objects
-  std::string root;                     // "" = a fresh one of its own
-  std::string worker_program;           // $SHEAF_WORKER
-  bool embedded = false;                // owned by this process
+  std::vector<std::string> arguments = {};  // beyond the defaults: 2 CPUs, 64 MiB of objects
+  std::string root = {};                    // "" = a fresh one of its own
+  std::string worker_program = {};          // $SHEAF_WORKER
+  bool embedded = false;                    // owned by this process
 };
 
 class DaemonProcess {
@@ -32,8 +33,8 @@ class DaemonProcess {
 
   pid_t pid = 0;
   std::string root, session_dir, socket_path;
-  std::string error;                    // what it said instead of serving
-  double ready_ms = 0;                  // from fork to the line
+  std::string error;    // what it said instead of serving
+  double ready_ms = 0;  // from fork to the line
 
  private:
   bool own_root_ = false;

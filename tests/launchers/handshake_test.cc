@@ -78,7 +78,8 @@ TEST_F(HandshakeTest, CutsOffGarbage) {
   EXPECT_FALSE(greet(std::string(10000, 'A')));
   for (uint32_t seed = 1; seed < 50; ++seed) {
     std::string noise;
-    for (uint32_t i = 0, x = seed; i < seed * 4; ++i) noise += static_cast<char>((x = x * 1664525 + 1013904223) >> 24);
+    for (uint32_t i = 0, x = seed; i < seed * 4; ++i)
+      noise += static_cast<char>((x = x * 1664525 + 1013904223) >> 24);
     EXPECT_FALSE(greet(noise)) << "seed " << seed;
   }
   EXPECT_TRUE(serves());
@@ -104,9 +105,10 @@ TEST_F(HandshakeTest, ServesOthersWhileManyAreHalfOpen) {
   std::vector<int> silent;
   for (int i = 0; i < 60; ++i) silent.push_back(connect_raw(daemon.socket_path));
   EXPECT_TRUE(serves());
-  for (int i = 0; i < 100; ++i) silent.push_back(connect_raw(daemon.socket_path));   // beyond the bound: they wait outside
+  for (int i = 0; i < 100; ++i)
+    silent.push_back(connect_raw(daemon.socket_path));  // beyond the bound: they wait outside
   double start = now_ms();
-  EXPECT_TRUE(serves());   // once the silent ones have been cut off
+  EXPECT_TRUE(serves());  // once the silent ones have been cut off
   EXPECT_LT(now_ms() - start, kHandshakeLimitMs * 4);
   for (int fd : silent) close(fd);
 }
@@ -124,7 +126,8 @@ TEST_F(HandshakeTest, EndsAClientThatTalksOnTheSocketAfterwards) {
 }
 
 TEST_F(HandshakeTest, EndsOnlyTheClientThatSendsNonsense) {
-  auto good = TestClient::connect(daemon.socket_path), bad = TestClient::connect(daemon.socket_path),
+  auto good = TestClient::connect(daemon.socket_path),
+       bad = TestClient::connect(daemon.socket_path),
        worse = TestClient::connect(daemon.socket_path);
   ASSERT_TRUE(good && bad && worse);
   (*bad)->send_bytes(static_cast<uint16_t>(protocol::MessageType::kKvPut), 1, "\xff\xff\xff\xff");
@@ -156,11 +159,13 @@ TEST_F(HandshakeTest, KeepsOtherUsersOut) {
 
 TEST_F(HandshakeTest, OtherUsersSeeNothing) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root to become another user";
-  ASSERT_EQ(chmod(daemon.root.c_str(), 0755), 0);   // the session directory itself must keep them out
+  ASSERT_EQ(chmod(daemon.root.c_str(), 0755),
+            0);  // the session directory itself must keep them out
   pid_t child = fork();
   if (child == 0) {
     if (setgid(12345) != 0 || setuid(12345) != 0) _exit(2);
-    for (const char* name : {"/sheafd.sock", "/cluster.json", "/logs/sheafd.log", "/bells/1", "/lock"}) {
+    for (const char* name :
+         {"/sheafd.sock", "/cluster.json", "/logs/sheafd.log", "/bells/1", "/lock"}) {
       if (open((daemon.session_dir + name).c_str(), O_RDONLY | O_NONBLOCK) >= 0) _exit(3);
     }
     if (connect_raw(daemon.socket_path) >= 0) _exit(4);
@@ -193,7 +198,8 @@ TEST_F(HandshakeTest, ListensOnItsSocketAndNothingElse) {
   ASSERT_TRUE(client);
   std::set<std::string> own = socket_inodes(daemon.pid);
   ASSERT_FALSE(own.empty());
-  for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6", "/proc/net/raw"}) {
+  for (const char* table :
+       {"/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/udp6", "/proc/net/raw"}) {
     std::ifstream file(table);
     std::string line;
     std::getline(file, line);
@@ -214,7 +220,7 @@ TEST_F(HandshakeTest, ListensOnItsSocketAndNothingElse) {
     for (int i = 0; i < 7; ++i) words >> word;
     words >> path;
     if (!own.contains(word) || path.empty()) continue;
-    EXPECT_EQ(path, daemon.socket_path);   // an abstract name would begin with @
+    EXPECT_EQ(path, daemon.socket_path);  // an abstract name would begin with @
     ++named;
   }
   EXPECT_GE(named, 1);

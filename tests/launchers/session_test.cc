@@ -1,4 +1,5 @@
-// Session directories and the ends of daemons: nothing of another user's is trusted, nothing is left behind.
+// Session directories and the ends of daemons: nothing of another user's is trusted, nothing is
+// left behind.
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -39,8 +40,10 @@ class RootTest : public ::testing::Test {
 TEST_F(RootTest, EverythingIsPrivate) {
   DaemonProcess daemon({.root = root});
   ASSERT_TRUE(daemon.ready()) << daemon.error;
-  for (const char* name : {"", "/logs", "/bells"}) EXPECT_EQ(mode_of(daemon.session_dir + name), 0700u) << name;
-  for (const char* name : {"/cluster.json", "/lock", "/logs/sheafd.log", "/bells/1", "/journal.db"}) {
+  for (const char* name : {"", "/logs", "/bells"})
+    EXPECT_EQ(mode_of(daemon.session_dir + name), 0700u) << name;
+  for (const char* name :
+       {"/cluster.json", "/lock", "/logs/sheafd.log", "/bells/1", "/journal.db"}) {
     EXPECT_EQ(mode_of(daemon.session_dir + name) & 077, 0u) << name;
   }
   EXPECT_EQ(mode_of(daemon.socket_path) & 077, 0u);
@@ -77,7 +80,7 @@ TEST_F(RootTest, SaysWhenThePathIsTooLongForASocket) {
   DaemonProcess daemon({.root = deep});
   EXPECT_FALSE(daemon.ready());
   EXPECT_NE(daemon.error.find("SHEAF_TMPDIR"), std::string::npos) << daemon.error;
-  EXPECT_EQ(entries(deep), 0u);   // a failed start leaves nothing
+  EXPECT_EQ(entries(deep), 0u);  // a failed start leaves nothing
 }
 
 TEST_F(RootTest, TwoClustersLiveSideBySide) {
@@ -88,7 +91,8 @@ TEST_F(RootTest, TwoClustersLiveSideBySide) {
   ASSERT_TRUE(ca && cb);
   protocol::KvPut put{"user", "key", "of a", true};
   ASSERT_TRUE((*ca)->ask(protocol::MessageType::kKvPut, put));
-  auto other = (*cb)->ask_for<protocol::KvGetReply>(protocol::MessageType::kKvGet, protocol::KvGet{"user", "key", 0});
+  auto other = (*cb)->ask_for<protocol::KvGetReply>(protocol::MessageType::kKvGet,
+                                                    protocol::KvGet{"user", "key", 0});
   ASSERT_TRUE(other);
   EXPECT_FALSE(other->value);
   EXPECT_EQ(a.stop(), 0);
@@ -139,8 +143,10 @@ TEST_F(RootTest, AKilledDaemonsPidGivenToAnotherIsNoLiveDaemon) {
   DaemonProcess dead({.root = root});
   ASSERT_TRUE(dead.ready());
   dead.kill9();
-  // As if the pid had been given out again: cluster.json names a live process that began at another time.
-  std::ofstream(dead.session_dir + "/cluster.json") << "{\"pid\":" << getpid() << ",\"start_time\":1}";
+  // As if the pid had been given out again: cluster.json names a live process that began at another
+  // time.
+  std::ofstream(dead.session_dir + "/cluster.json")
+      << "{\"pid\":" << getpid() << ",\"start_time\":1}";
   EXPECT_EQ(remove_stale_sessions(root), 1);
 }
 
@@ -171,7 +177,10 @@ TEST_F(RootTest, AnEmbeddedDaemonEndsWithItsDriver) {
 TEST_F(RootTest, AnEmbeddedDaemonEndsWhenItsDriverDisconnects) {
   DaemonProcess daemon({.root = root, .embedded = true});
   ASSERT_TRUE(daemon.ready()) << daemon.error;
-  { auto client = TestClient::connect(daemon.socket_path); ASSERT_TRUE(client); }
+  {
+    auto client = TestClient::connect(daemon.socket_path);
+    ASSERT_TRUE(client);
+  }
   EXPECT_TRUE(daemon.wait_end(2000));
   EXPECT_EQ(entries(root), 0u);
 }
@@ -183,14 +192,16 @@ TEST_F(RootTest, TheJournalOutlivesTheDaemon) {
     ASSERT_TRUE(first.ready()) << first.error;
     auto client = TestClient::connect(first.socket_path);
     ASSERT_TRUE(client);
-    ASSERT_TRUE((*client)->ask(protocol::MessageType::kKvPut, protocol::KvPut{"user", "k", "acknowledged", true}));
+    ASSERT_TRUE((*client)->ask(protocol::MessageType::kKvPut,
+                               protocol::KvPut{"user", "k", "acknowledged", true}));
     first.kill9();
   }
   DaemonProcess second({.arguments = arguments, .root = root});
   ASSERT_TRUE(second.ready()) << second.error;
   auto client = TestClient::connect(second.socket_path);
   ASSERT_TRUE(client);
-  auto got = (*client)->ask_for<protocol::KvGetReply>(protocol::MessageType::kKvGet, protocol::KvGet{"user", "k", 0});
+  auto got = (*client)->ask_for<protocol::KvGetReply>(protocol::MessageType::kKvGet,
+                                                      protocol::KvGet{"user", "k", 0});
   ASSERT_TRUE(got) << got.status().to_string();
   EXPECT_EQ(got->value, "acknowledged");
   EXPECT_EQ((*client)->welcome().incarnation, 2);
@@ -204,7 +215,7 @@ TEST(ReadyTest, StartsQuickly) {
     best = std::min(best, daemon.ready_ms);
   }
   printf("ready after %.1f ms (best of 5, from fork to the line)\n", best);
-  EXPECT_LT(best, 1000);   // not a benchmark: only that nothing waits for a timeout
+  EXPECT_LT(best, 1000);  // not a benchmark: only that nothing waits for a timeout
 }
 
 }  // namespace

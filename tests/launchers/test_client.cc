@@ -20,7 +20,8 @@ int connect_raw(const std::string& path) {
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
   int fd = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-  if (fd >= 0 && ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return fd;
+  if (fd >= 0 && ::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0)
+    return fd;
   if (fd >= 0) close(fd);
   return -1;
 }
@@ -33,11 +34,12 @@ std::optional<std::string> receive_raw(int fd, int timeout_ms) {
   return packet->bytes;
 }
 
-Result<std::unique_ptr<TestClient>> TestClient::connect(const std::string& socket_path, protocol::ClientKind kind,
-                                                        uint64_t token) {
+Result<std::unique_ptr<TestClient>> TestClient::connect(const std::string& socket_path,
+                                                        protocol::ClientKind kind, uint64_t token) {
   auto client = std::unique_ptr<TestClient>(new TestClient());
   client->socket_ = connect_raw(socket_path);
-  if (client->socket_ < 0) return Status(StatusCode::kDisconnected, "cannot connect to " + socket_path);
+  if (client->socket_ < 0)
+    return Status(StatusCode::kDisconnected, "cannot connect to " + socket_path);
   protocol::Hello hello;
   hello.kind = kind;
   hello.pid = getpid();
@@ -55,7 +57,8 @@ Result<std::unique_ptr<TestClient>> TestClient::connect(const std::string& socke
   client->region_ = std::make_unique<transport::LaneRegion>(std::move(region));
   SHEAF_ASSIGN(auto arena, objstore::Arena::map(packet.fds[1].release(), w.arena_bytes));
   client->arena_ = std::make_unique<objstore::Arena>(std::move(arena));
-  client->bell_ = std::make_unique<transport::Bell>(client->region_->at<transport::BellBlock>(w.bell));
+  client->bell_ =
+      std::make_unique<transport::Bell>(client->region_->at<transport::BellBlock>(w.bell));
   SHEAF_ASSIGN(auto lane, transport::Lane::open(*client->region_, w.daemon_lane));
   client->lane_ = std::move(lane);
   return client;
@@ -70,7 +73,8 @@ Status TestClient::hold_lock() {
 }
 
 void TestClient::send_bytes(uint16_t type, uint64_t request, const std::string& body) {
-  lane_->send(type, wire::as_bytes(wire::encode(protocol::Envelope{request})), wire::as_bytes(body));
+  lane_->send(type, wire::as_bytes(wire::encode(protocol::Envelope{request})),
+              wire::as_bytes(body));
 }
 
 bool TestClient::poll_lane() {
@@ -84,41 +88,47 @@ bool TestClient::poll_lane() {
     Received r{static_cast<MessageType>(message->type), envelope.request,
                std::string(wire::as_text(reader.take(reader.remaining())))};
     lane_->pop();
-    if (r.type == MessageType::kFlushRequest) send_bytes(static_cast<uint16_t>(MessageType::kFlushDone), 0, r.body);
-    else kept_.push_back(std::move(r));
+    if (r.type == MessageType::kFlushRequest)
+      send_bytes(static_cast<uint16_t>(MessageType::kFlushDone), 0, r.body);
+    else
+      kept_.push_back(std::move(r));
   }
   return any;
 }
 
 std::optional<Received> TestClient::next(MessageType type, int timeout_ms) {
   std::optional<Received> found;
-  eventually([&] {
-    bell_->wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(1));
-    poll_lane();
-    for (auto it = kept_.begin(); it != kept_.end(); ++it) {
-      if (it->type != type) continue;
-      found = std::move(*it);
-      kept_.erase(it);
-      return true;
-    }
-    return false;
-  }, timeout_ms);
+  eventually(
+      [&] {
+        bell_->wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(1));
+        poll_lane();
+        for (auto it = kept_.begin(); it != kept_.end(); ++it) {
+          if (it->type != type) continue;
+          found = std::move(*it);
+          kept_.erase(it);
+          return true;
+        }
+        return false;
+      },
+      timeout_ms);
   return found;
 }
 
 Result<std::string> TestClient::wait_reply(uint64_t request, int timeout_ms) {
   std::optional<Received> found;
-  eventually([&] {
-    bell_->wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(1));
-    poll_lane();
-    for (auto it = kept_.begin(); it != kept_.end(); ++it) {
-      if (it->type != MessageType::kReply || it->request != request) continue;
-      found = std::move(*it);
-      kept_.erase(it);
-      return true;
-    }
-    return false;
-  }, timeout_ms);
+  eventually(
+      [&] {
+        bell_->wait(std::chrono::steady_clock::now() + std::chrono::milliseconds(1));
+        poll_lane();
+        for (auto it = kept_.begin(); it != kept_.end(); ++it) {
+          if (it->type != MessageType::kReply || it->request != request) continue;
+          found = std::move(*it);
+          kept_.erase(it);
+          return true;
+        }
+        return false;
+      },
+      timeout_ms);
   if (!found) return Status(StatusCode::kTimeout, "no reply");
   wire::Reader reader(found->body);
   protocol::ReplyHead head;
@@ -145,10 +155,12 @@ std::string TestClient::query(const std::string& what, std::map<std::string, std
 }
 
 bool TestClient::wait_for(transport::Lane& lane, int timeout_ms) {
-  return eventually([&] {
-    lane.flush();
-    return lane.peek().has_value();
-  }, timeout_ms);
+  return eventually(
+      [&] {
+        lane.flush();
+        return lane.peek().has_value();
+      },
+      timeout_ms);
 }
 
 bool TestClient::disconnected(int timeout_ms) {

@@ -31,15 +31,17 @@ struct Received {
 
 class TestClient {
  public:
-  static Result<std::unique_ptr<TestClient>> connect(const std::string& socket_path,
-                                                     protocol::ClientKind kind = protocol::ClientKind::kDriver,
-                                                     uint64_t token = 0);
+  static Result<std::unique_ptr<TestClient>> connect(
+      const std::string& socket_path, protocol::ClientKind kind = protocol::ClientKind::kDriver,
+      uint64_t token = 0);
   ~TestClient();
 
   const protocol::Welcome& welcome() const { return welcome_; }
   ProcessId id() const { return welcome_.process; }
   std::byte* arena() const { return arena_->write_base(); }
-  ObjectId new_object() { return ObjectId::make(welcome_.node, welcome_.incarnation, id(), ++objects_); }
+  ObjectId new_object() {
+    return ObjectId::make(welcome_.node, welcome_.incarnation, id(), ++objects_);
+  }
   Status hold_lock();
 
   template <class T>
@@ -72,7 +74,9 @@ class TestClient {
   Result<uint64_t> register_job(const std::string& python = "");
   std::string query(const std::string& what, std::map<std::string, std::string> filters = {});
 
-  Result<transport::Lane> open(const transport::LaneInfo& info) { return transport::Lane::open(*region_, info); }
+  Result<transport::Lane> open(const transport::LaneInfo& info) {
+    return transport::Lane::open(*region_, info);
+  }
   // Waits until the lane has a message.
   bool wait_for(transport::Lane& lane, int timeout_ms = 5000);
   // The daemon has closed the connection.
