@@ -358,8 +358,9 @@ class Agent {
 
   // Fairness, warnings and reports (agent_fairness.cc).
   void relieve_starved();
-  size_t recall_for(ResourceMap wanted, const protocol::Strategy& strategy, const FlowKey* waiter);
-  bool may_recall(const FlowKey& victim, const FlowKey* waiter) const;
+  uint32_t recall_for(ResourceMap wanted, const protocol::Strategy& strategy,
+                      const FlowKey* waiter);
+  bool may_recall(const FlowKey& victim, const FlowKey* waiter, uint32_t gained) const;
   uint32_t effective_leases(ProcessId client) const;
   ResourceMap wanted_by(const WaitingPlacement& wait) const;
   bool starving(const FlowKey& key, const FlowInfo& flow) const;

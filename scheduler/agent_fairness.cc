@@ -30,7 +30,7 @@ uint32_t Agent::effective_leases(ProcessId client) const {
 }
 
 // Who has nothing may take turns with who has one; otherwise a recall has to make things more even.
-bool Agent::may_recall(const FlowKey& victim, const FlowKey* waiter) const {
+bool Agent::may_recall(const FlowKey& victim, const FlowKey* waiter, uint32_t gained) const {
   if (!waiter) return true;
   if (victim == *waiter) return false;
   uint32_t theirs = 0, ours = 0;
@@ -42,12 +42,13 @@ bool Agent::may_recall(const FlowKey& victim, const FlowKey* waiter) const {
     theirs = effective_leases(victim.first);
     ours = effective_leases(waiter->first);
   }
+  ours += gained;
   return ours == 0 ? theirs > 0 : theirs >= ours + 2;
 }
 
 // Recalls leases until those on their way back cover `wanted`, which is what is lacking. The
 // flow with the most leases gives first, its newest lease first.
-size_t Agent::recall_for(ResourceMap wanted, const Strategy& strategy, const FlowKey* waiter) {
+uint32_t Agent::recall_for(ResourceMap wanted, const Strategy& strategy, const FlowKey* waiter) {
   const bool in_group = strategy.kind == StrategyKind::kPlacementGroup;
   const auto relevant = [&](const LeaseInfo& lease) {
     const auto& bundle = lease.holding.bundle;
@@ -63,13 +64,13 @@ size_t Agent::recall_for(ResourceMap wanted, const Strategy& strategy, const Flo
   const auto covered = [&] {
     return std::all_of(wanted.begin(), wanted.end(), [](const auto& e) { return e.second <= 0; });
   };
-  size_t recalled = 0;
+  uint32_t recalled = 0;
   while (!covered()) {
     LeaseInfo* best = nullptr;
     std::pair<uint32_t, uint64_t> best_rank;
     for (auto& [id, lease] : leases_) {
       const FlowKey flow_key{lease.client, lease.class_id};
-      if (lease.recalled || !relevant(lease) || !may_recall(flow_key, waiter)) continue;
+      if (lease.recalled || !relevant(lease) || !may_recall(flow_key, waiter, recalled)) continue;
       const FlowInfo& flow = flows_.at(flow_key);
       const std::pair rank(flow.held - flow.recalled, id);
       if (best && rank < best_rank) continue;
