@@ -66,10 +66,10 @@ void BellRinger::ring() {
   std::atomic<uint64_t>& word = block_->ready[lane_ / 64];
   uint64_t bit = uint64_t{1} << (lane_ % 64);
   // A set bit is left alone, but only a look after a full fence may be believed (Dekker): we stored
-  // a record and then read the bit, the owner clears the bit and then reads the ring. With our store
-  // still in the store buffer and an old bit in our cache, neither side would see the other. When
-  // the bit is clear no fence is needed: the owner's next clear reads what fetch_or wrote, and with
-  // it comes the record.
+  // a record and then read the bit, the owner clears the bit and then reads the ring. With our
+  // store still in the store buffer and an old bit in our cache, neither side would see the other.
+  // When the bit is clear no fence is needed: the owner's next clear reads what fetch_or wrote, and
+  // with it comes the record.
   if ((word.load(std::memory_order_relaxed) & bit) != 0) {
     std::atomic_thread_fence(std::memory_order_seq_cst);
     if ((word.load(std::memory_order_relaxed) & bit) != 0) return;

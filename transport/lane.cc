@@ -185,8 +185,9 @@ void Lane::consume(size_t bytes) {
   if (rx_tail_ != rx_head_seen_ && rx_tail_ - rx_tail_published_ < kTailLagBytes) return;
   rx_->tail.store(rx_tail_, std::memory_order_release);
   rx_tail_published_ = rx_tail_;
-  // Tail before want_space: see has_space(). With these sizes one unseen tail never hides enough room
-  // to matter (lag and record together are less than half a ring); the fence spares us that proof.
+  // Tail before want_space: see has_space(). With these sizes one unseen tail never hides enough
+  // room to matter (lag and record together are less than half a ring); the fence spares us that
+  // proof.
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (rx_->want_space.load(std::memory_order_relaxed) != 0) {
     // Cleared before the ring: a request that comes in between is answered by that same ring.

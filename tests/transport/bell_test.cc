@@ -270,7 +270,8 @@ TEST(BellPollTest, ASecondFifoAtTheSamePathIsRefused) {
   Bell bell(f.block, kNoSpin), other(f.block, kNoSpin);
   ASSERT_TRUE(bell.open_poll_fd(dir.path + "/wake").has_value());
   EXPECT_EQ(other.open_poll_fd(dir.path + "/wake").status().code(), StatusCode::kAlreadyExists);
-  EXPECT_EQ(other.open_poll_fd(std::string(300, 'x')).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(other.open_poll_fd(std::string(300, 'x')).status().code(),
+            StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -80,7 +80,8 @@ TEST_F(DeathLockTest, ReportsAFatProcessBeforeItsMemoryIsGone) {
     DeathLockBlock* block = make_lock();
     watcher_->add(key, block);
     pid_t child = spawn_holder(block, [] {
-      void* memory = mmap(nullptr, kMemory, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      void* memory =
+          mmap(nullptr, kMemory, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       madvise(memory, kMemory, MADV_NOHUGEPAGE);
       std::memset(memory, 1, kMemory);
     });
@@ -91,7 +92,8 @@ TEST_F(DeathLockTest, ReportsAFatProcessBeforeItsMemoryIsGone) {
     auto reaped = Clock::now();
     std::lock_guard lock(mutex_);
     auto us = [&](auto t) {
-      return static_cast<long>(std::chrono::duration_cast<std::chrono::microseconds>(t - killed).count());
+      return static_cast<long>(
+          std::chrono::duration_cast<std::chrono::microseconds>(t - killed).count());
     };
     std::printf("dead after %ld us, reaped after %ld us\n", us(when_[key]), us(reaped));
     EXPECT_LT(when_[key] - killed, seconds(1));

@@ -14,8 +14,8 @@ constexpr uint32_t kClients = 64;
 // Lane numbers that spread over the 64 words of a bell.
 uint32_t hub_lane(uint32_t client) { return (client * 61 + 5) % kMaxLanes; }
 
-int crowd_client(const LaneRegion& region, RegionOffset bell_block, const LaneInfo& info, uint32_t self,
-                 uint64_t rounds) {
+int crowd_client(const LaneRegion& region, RegionOffset bell_block, const LaneInfo& info,
+                 uint32_t self, uint64_t rounds) {
   Bell bell(region.at<BellBlock>(bell_block));
   Lane lane = open_lane(region, info);
   for (uint64_t i = 0; i < rounds; ++i) {
@@ -53,7 +53,8 @@ TEST(LaneCrowdTest, SixtyFourProcessesTalkToOneHubWithoutAStall) {
   }
   std::vector<pid_t> children;
   for (uint32_t c = 0; c < kClients; ++c) {
-    children.push_back(spawn([&, c] { return crowd_client(region, bells[c], pairs[c].b, c, kRounds); }));
+    children.push_back(
+        spawn([&, c] { return crowd_client(region, bells[c], pairs[c].b, c, kRounds); }));
   }
   Bell bell(region.at<BellBlock>(hub_bell));
   std::map<uint32_t, Lane> lanes;
@@ -74,7 +75,8 @@ TEST(LaneCrowdTest, SixtyFourProcessesTalkToOneHubWithoutAStall) {
     if (!bell.any_ready()) bell.wait(Clock::now() + milliseconds(200));
   }
   EXPECT_EQ(served, kClients * kRounds);
-  for (pid_t child : children) EXPECT_EQ(finish(child), 0) << "2: wrong bytes, 3: stalled over a second";
+  for (pid_t child : children)
+    EXPECT_EQ(finish(child), 0) << "2: wrong bytes, 3: stalled over a second";
 }
 
 // ---- Kills ------------------------------------------------------------------------------------
@@ -89,8 +91,9 @@ size_t stream_size(uint64_t seed, uint64_t n) {
 // Streams to its peer and checks the peer's stream until the parent says, on lane 1, that the peer
 // is dead: then takes what is left and ends. 0 = only whole messages, in order. Lane 0 is the
 // peer's.
-int stream_until_peer_dies(const LaneRegion& region, RegionOffset bell_block, const LaneInfo& peer_info,
-                           const LaneInfo& parent_info, uint64_t own_seed, uint64_t peer_seed, SpinPolicy policy) {
+int stream_until_peer_dies(const LaneRegion& region, RegionOffset bell_block,
+                           const LaneInfo& peer_info, const LaneInfo& parent_info,
+                           uint64_t own_seed, uint64_t peer_seed, SpinPolicy policy) {
   Bell bell(region.at<BellBlock>(bell_block), policy);
   Lane peer = open_lane(region, peer_info);
   Lane parent = open_lane(region, parent_info);
@@ -134,7 +137,8 @@ TEST(LaneKillTest, TheSurvivorOfAKillAtAnyInstantSeesWholeMessagesOnlyAndEnds) {
   std::mt19937_64 random(seed);
   for (int kill_number = 0; kill_number < 200; ++kill_number) {
     LaneRegion region = make_region(1 << 20);
-    RegionOffset bells[2] = {allocate(region, sizeof(BellBlock)), allocate(region, sizeof(BellBlock))};
+    RegionOffset bells[2] = {allocate(region, sizeof(BellBlock)),
+                             allocate(region, sizeof(BellBlock))};
     RegionOffset parent_bell = allocate(region, sizeof(BellBlock));
     LanePair peers = make_pair(region, bells[0], 0, bells[1], 0);
     LanePair to_parent[2] = {make_pair(region, bells[0], 1, parent_bell, 0),
@@ -145,8 +149,8 @@ TEST(LaneKillTest, TheSurvivorOfAKillAtAnyInstantSeesWholeMessagesOnlyAndEnds) {
     pid_t children[2];
     for (int c = 0; c < 2; ++c) {
       children[c] = spawn([&] {
-        return stream_until_peer_dies(region, bells[c], c == 0 ? peers.a : peers.b, to_parent[c].a, seeds[c],
-                                      seeds[1 - c], policy);
+        return stream_until_peer_dies(region, bells[c], c == 0 ? peers.a : peers.b, to_parent[c].a,
+                                      seeds[c], seeds[1 - c], policy);
       });
     }
     usleep(static_cast<unsigned>(500 + random() % 4000));

@@ -64,12 +64,14 @@ struct End {
 
 struct TwoProcesses {
   LaneRegion region = make_region(1 << 20);
-  RegionOffset bell_a = allocate(region, sizeof(BellBlock)), bell_b = allocate(region, sizeof(BellBlock));
+  RegionOffset bell_a = allocate(region, sizeof(BellBlock)),
+               bell_b = allocate(region, sizeof(BellBlock));
   LanePair pair = make_pair(region, bell_a, 0, bell_b, 7);
 };
 
 // Sends each verified message back as it came, `count` times.
-int echo(const LaneRegion& region, const LaneInfo& info, RegionOffset bell, SpinPolicy policy, uint64_t count) {
+int echo(const LaneRegion& region, const LaneInfo& info, RegionOffset bell, SpinPolicy policy,
+         uint64_t count) {
   End end(region, bell, policy);
   Lane lane = open_lane(region, info);
   for (uint64_t i = 0; i < count; ++i) {
@@ -254,7 +256,8 @@ void round_robin(SpinPolicy policy, uint64_t count) {
   std::vector<pid_t> children;
   for (uint32_t w = 0; w < 2; ++w) {
     pairs.push_back(make_pair(region, bells[0], w * 100, bells[w + 1], 0));
-    children.push_back(spawn([&, w] { return echo(region, pairs[w].b, bells[w + 1], policy, count / 2); }));
+    children.push_back(
+        spawn([&, w] { return echo(region, pairs[w].b, bells[w + 1], policy, count / 2); }));
   }
   End end(region, bells[0], policy);
   std::vector<Lane> lanes;
@@ -281,7 +284,8 @@ TEST(LostWakeTest, ThreeProcessesByDefault) { round_robin(SpinPolicy{}, 50000 * 
 TEST(LostWakeTest, AnEventLoopThatPollsMissesNothing) {
   constexpr uint64_t kCount = 20000;
   TwoProcesses two;
-  pid_t child = spawn([&] { return echo(two.region, two.pair.b, two.bell_b, kSleepAtOnce, kCount); });
+  pid_t child =
+      spawn([&] { return echo(two.region, two.pair.b, two.bell_b, kSleepAtOnce, kCount); });
   std::string path = "/tmp/sheaf-poll-" + std::to_string(getpid());
   Bell bell(two.region.at<BellBlock>(two.bell_a), kSleepAtOnce);
   auto fd = bell.open_poll_fd(path);

@@ -81,7 +81,8 @@ TEST(LaneRegionTest, ABigRegionCostsNoMemory) {
 }
 
 TEST(LaneRegionTest, ADescriptorThatIsNoRegionIsRefused) {
-  EXPECT_EQ(LaneRegion::map(open("/dev/null", O_RDWR)).status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(LaneRegion::map(open("/dev/null", O_RDWR)).status().code(),
+            StatusCode::kInvalidArgument);
   EXPECT_FALSE(LaneRegion::map(-1).has_value());
 }
 

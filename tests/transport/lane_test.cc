@@ -165,7 +165,8 @@ TEST(LaneTest, RandomRingContentsNeverCrashTheReader) {
   SCOPED_TRACE(seed);
   std::mt19937_64 random(seed);
   LaneRegion region = make_region(1 << 20);
-  RegionOffset bells[2] = {allocate(region, sizeof(BellBlock)), allocate(region, sizeof(BellBlock))};
+  RegionOffset bells[2] = {allocate(region, sizeof(BellBlock)),
+                           allocate(region, sizeof(BellBlock))};
   LanePair pair = make_pair(region, bells[0], 0, bells[1], 0);
   int corrupt = 0, messages = 0;
   for (int round = 0; round < 3000; ++round) {
@@ -202,7 +203,8 @@ TEST(LaneTest, AFlippedBitIsDeliveredReportedOrHarmlessButNeverReadOutside) {
     LoopBack loop;
     for (int i = 0; i < 20; ++i) loop.a.send(1, wire::as_bytes(pattern(1, random() % 700)));
     auto* ring = loop.region.at<RingBlock>(loop.pair.b.rx_ring);
-    auto* bytes = reinterpret_cast<unsigned char*>(ring) + (random() % 4 == 0 ? 0 : sizeof(RingBlock) - kRingBytes);
+    auto* bytes = reinterpret_cast<unsigned char*>(ring) +
+                  (random() % 4 == 0 ? 0 : sizeof(RingBlock) - kRingBytes);
     bytes[random() % (round % 2 == 0 ? 8 : 8000)] ^= static_cast<unsigned char>(1 << random() % 8);
     read_all(loop.b);
     if (testing::Test::HasFatalFailure()) return;
