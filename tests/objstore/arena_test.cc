@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -31,6 +32,7 @@ template <class Body>
 int signal_of_child(Body body) {
   pid_t pid = fork();
   if (pid == 0) {
+    signal(SIGSEGV, SIG_DFL);  // a sanitizer's handler would end the child in another way
     body();
     _exit(0);
   }
