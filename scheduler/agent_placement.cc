@@ -192,6 +192,19 @@ void Agent::finish_release(PlacementGroupId group) {
   }
   groups_.erase(it);
   dirty_ = true;
+  // Who asked for it while its last users were dying has had no answer: it may be gone for good.
+  const bool wanted =
+      std::any_of(flows_.begin(), flows_.end(), [&](const auto& entry) {
+        const Strategy& strategy = entry.second.spec.strategy;
+        return entry.second.backlog > 0 && strategy.kind == StrategyKind::kPlacementGroup &&
+               strategy.group == group;
+      }) ||
+      std::any_of(actors_.begin(), actors_.end(), [&](const auto& entry) {
+        const Strategy& strategy = entry.second.spec->placement.strategy;
+        return entry.second.worker == 0 && strategy.kind == StrategyKind::kPlacementGroup &&
+               strategy.group == group;
+      });
+  if (wanted && asked_.insert(group).second) tell(AskGroup{group});
 }
 
 bool Agent::try_reserve(const WaitingPlacement& wait) {

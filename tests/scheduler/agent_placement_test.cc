@@ -156,6 +156,23 @@ TEST(AgentGroupTest, RemovalKillsItsUsersAndReturnsEverything) {
   EXPECT_TRUE(bench.machine.groups().empty());
 }
 
+// Found by the simulator: such a request was neither refused nor asked about, and waited for ever.
+TEST(AgentGroupTest, RequestDuringTheReleaseIsAskedAboutAfterIt) {
+  AgentBench bench(cpus(1));
+  bench.send(FromController{ReserveGroup{kGroup, 1, {{0, cpus(1)}}}});
+  bench.send(LeaseRequested{kDriver, 1, 1, in_group(cpus(1)), 1});
+  auto grants = bench.grants();
+  ASSERT_EQ(grants.size(), 1u);
+  bench.send(FromController{ReleaseGroup{kGroup, true}});
+  bench.send(LeaseRequested{kDriver, 1, 1, in_group(cpus(1)), 1});
+  EXPECT_TRUE(bench.reports<AskGroup>().empty());
+  bench.send(ProcessDied{grants[0].worker, {}});
+  EXPECT_EQ(bench.reports<AskGroup>().size(), 1u);
+  bench.send(FromController{ReleaseGroup{kGroup, true}});
+  EXPECT_EQ(bench.take<RefuseLease>().size(), 1u);
+  EXPECT_TRUE(bench.machine.flows().empty());
+}
+
 TEST(AgentGroupTest, WaitsForResourcesInUseAndRefusesTheImpossible) {
   AgentBench bench(cpus(2));
   bench.request(kDriver, 1, cpus(1), 1);
