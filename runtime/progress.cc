@@ -149,10 +149,8 @@ void Progress::helper_main() {
   prctl(PR_SET_TIMERSLACK, 50000, 0, 0, 0);
   while (!stopping_) {
     lock_.lock();
-    if (!leading_) {
-      drain();
-      rt_.tick(Clock::now());
-    }
+    if (!leading_) drain();
+    rt_.tick(Clock::now());   // also while a thread leads: a worker that waits for tasks does so nearly always
     bool lead = !leading_ && (ready_fd_ >= 0 || task_fd_ >= 0);
     if (lead) sleep(Clock::now() + std::chrono::milliseconds(5), kNever);
     if (lead) drain();
