@@ -176,6 +176,11 @@ void Runtime::put_abort(const PutBuffer& buffer) {
   }
 }
 
+uint32_t Runtime::count(Slot slot) {
+  Locked guard(*impl_);
+  return impl_->objects.at(slot).refs;
+}
+
 bool Runtime::is_ready(Slot slot) {
   Locked guard(*impl_);
   return impl_->objects.at(slot).ready();

@@ -150,6 +150,8 @@ class Runtime {
   Slot import(const ObjectId& id);
   void retain(Slot slot);
   void release(Slot slot);
+  // Counts of this process: its own references, pending calls' and stored values'.
+  uint32_t count(Slot slot);
 
   // ---- Objects.
   // A value of at most kInlineBytes stays in this process until a reference to it leaves.

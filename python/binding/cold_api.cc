@@ -300,6 +300,14 @@ void bind_cold_api(nb::module_& m) {
   m.def("set_log_handler", [](nb::handle handler) {
     nb::module_::import_("sheaf._log_thread").attr("set_handler")(handler);
   }, nb::arg("handler").none());
+  m.def("_count", [](nb::handle ref) {
+    Slot slot = is_ref(ref.ptr()) ? usable_slot(as_ref(ref.ptr())) : runtime::kNoSlot;
+    if (slot == runtime::kNoSlot) {
+      if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "_count() takes an ObjectRef");
+      throw nb::python_error();
+    }
+    return connected()->count(slot);
+  });
   m.def("current_task", [] {
     nb::object task = nb::steal(current_task_dict());
     if (!task.is_valid()) throw nb::python_error();

@@ -239,6 +239,21 @@ bool answer_stream(Runtime* rt, IncomingTask* task, PyObject* result) {
   return !PyErr_Occurred() && answer_one(rt, task, Py_None);
 }
 
+// Devices and placement belong to the lease: Python is told when a task comes by another one, if either has any.
+bool enter_lease(const IncomingTask& task) {
+  static uint64_t seen = 0;
+  static bool was_special = false;
+  static PyObject* enter = nullptr;
+  if (!task.lease || task.lease->lease == seen) [[likely]] return true;
+  seen = task.lease->lease;
+  bool special = !task.lease->devices.empty() || task.lease->strategy.capture_child_tasks;
+  if (!special && !was_special) return true;
+  was_special = special;
+  PyObject* function = imported(&enter, "sheaf._worker", "enter_lease");
+  Ref done(function ? PyObject_CallNoArgs(function) : nullptr);
+  return static_cast<bool>(done);
+}
+
 AfterTask start_actor(Runtime* rt, IncomingTask* task) {
   g_actor.active = true;
   g_actor.spec = task->actor->spec;
@@ -280,6 +295,7 @@ Ref prepare_task(Runtime* rt, const IncomingTask& task, Call* call) {
     PyObject* name = method_name(task.definition->method);
     function = Ref(name ? PyObject_GetAttr(g_actor.instance, name) : nullptr);
   } else {
+    if (!enter_lease(task)) return Ref();
     function = Ref::borrow(load_function(*task.definition));
   }
   if (!function || !decode_arguments(rt, task, call)) return Ref();

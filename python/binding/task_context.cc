@@ -141,6 +141,7 @@ PyObject* current_task_dict() {
     out["actor_namespace"] = nb::str(spec.name_space.c_str());
     out["class_name"] = nb::str(spec.class_name.c_str());
     out["actor_handle"] = nb::bytes(spec.handle.data(), spec.handle.size());
+    out["actor_handle"] = nb::bytes(spec.handle.data(), spec.handle.size());
     out["actor_incarnation"] = g_actor.incarnation;
     out["max_concurrency"] = spec.max_concurrency;
     nb::dict groups;

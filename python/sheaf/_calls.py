@@ -83,4 +83,29 @@ def wait(
         raise ValueError(
             "num_returns cannot be greater than the number of ray_waitables provided to wait()."
         )
+    if _core.ObjectRefGenerator in map(type, ray_waitables):
+        return _wait_for_any(ray_waitables, num_returns, timeout)
     return _core.wait(ray_waitables, num_returns, timeout, fetch_local)
+
+
+def _wait_for_any(waitables: list, num_returns: int, timeout: float | None):
+    """`wait` when generators are among the references: one is ready when its next item is."""
+    import time
+
+    if len(set(waitables)) < len(waitables):
+        raise ValueError("Wait requires a list of unique references.")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = 0.0001
+    while True:
+        ready = [item for item in waitables if _is_ready(item)][:num_returns]
+        if len(ready) == num_returns or (deadline is not None and time.monotonic() >= deadline):
+            taken = set(ready)
+            return ready, [item for item in waitables if item not in taken]
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.005)
+
+
+def _is_ready(item) -> bool:
+    if type(item) is _core.ObjectRefGenerator:
+        return item.next_ready()
+    return bool(_core.wait([item], 1, 0, True)[0])

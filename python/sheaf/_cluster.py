@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 
 from . import _core, _daemon
 from ._state import state
 
 _FLUSH_TIMEOUT_S = 0.5
+_PIPE_TIME_S = 0.003
 _NODE_ARGUMENTS = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory")
 # Private parameters that programs written for Ray pass; they have no meaning here.
 _IGNORED_PRIVATE = {
@@ -203,7 +205,7 @@ def shutdown(_exiting_interpreter: bool = False, wait_for_processes: bool = True
         try:
             _core.shutdown()
         finally:
-            state.session, state.context, state.job_runtime_env = {}, None, {}
+            state.session, state.context, state.runtime_env = {}, None, {}
             if daemon is not None:
                 if wait_for_processes:
                     daemon.stop()
@@ -394,7 +396,7 @@ def _register(namespace, runtime_env, log_to_driver: bool, job_config) -> None:
             from . import _runtime_env
 
             prepared = _runtime_env.prepare(runtime_env)
-            state.job_runtime_env = prepared
+            state.runtime_env = prepared
         if log_to_driver:
             _logs.start()
         job = describe_job(namespace, prepared, metadata, log_to_driver)
@@ -474,7 +476,11 @@ def _flush_before_leaving() -> None:
     import threading
 
     flusher = threading.Thread(target=_flush, name="sheaf-flush", daemon=True)
-    flusher.start()
+    try:
+        flusher.start()
+    except RuntimeError:  # the interpreter is ending: no new threads
+        _flush()
+        return
     flusher.join(_FLUSH_TIMEOUT_S)
 
 
@@ -483,9 +489,10 @@ def _flush() -> None:
         metrics = sys.modules.get("sheaf.util.metrics")
         if metrics is not None:
             metrics.flush()
-        # What workers have printed is in their pipes at the latest now. The daemon reads pipes
-        # between requests, and sends lines ahead of answers: after two answers all of it is here.
-        for _ in range(2):
+        # What workers have printed is in their pipes at the latest now, and the daemon reads pipes
+        # as soon as it has nothing else to do. Lines come ahead of the answer to a later question.
+        if sys.modules.get("sheaf._logs") is not None:
+            time.sleep(_PIPE_TIME_S)
             _core.state_query("logs", {"name": ""}, 1)
     except Exception:  # the daemon is gone
         pass

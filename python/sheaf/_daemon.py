@@ -101,10 +101,13 @@ class Daemon:
         try:
             command = [program(), *arguments, "--ready-fd", str(write_end)]
             try:
+                # A daemon that goes to the background prints its description as well as sending it.
+                quiet = [(os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0)]
                 self.pid = os.posix_spawn(
                     command[0],
                     command,
-                    _environment(),
+                    dict(os.environ),
+                    file_actions=quiet if "--daemonize" in arguments else [],
                     setsid=True,
                     setsigmask=[],
                     setsigdef=[signal.SIGINT, signal.SIGPIPE, signal.SIGTERM],
@@ -199,10 +202,6 @@ class Daemon:
                 return False
             time.sleep(pause)
             pause = min(pause * 1.5, 0.01)
-
-
-def _environment() -> dict[str, str]:
-    return dict(os.environ)
 
 
 def log_tail(session_dir: str, lines: int = 20) -> str:

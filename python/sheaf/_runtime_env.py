@@ -25,20 +25,13 @@ def prepare_json(runtime_env) -> str:
     and RuntimeEnvSetupError when a directory cannot be packed.
     """
     if not runtime_env:
-        return ""
+        return state.own_runtime_env
     return canonical(merge(inherited(), prepare(runtime_env)))
 
 
 def inherited() -> dict:
     """The environment that children of the running code inherit."""
-    if state.mode == "worker":
-        task = _core.current_task()
-        text = (task or {}).get("runtime_env") or ""
-        if text:
-            import json
-
-            return json.loads(text)
-    return state.job_runtime_env
+    return state.runtime_env
 
 
 def merge(parent: dict, child: dict) -> dict:

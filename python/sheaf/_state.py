@@ -17,7 +17,8 @@ class ProcessState:
         self.session: dict = {}  # what the daemon's Welcome said
         self.namespace = ""
         self.job_id = 0
-        self.job_runtime_env: dict = {}
+        self.runtime_env: dict = {}  # in force here
+        self.own_runtime_env = ""  # its text where it is not just the job's
         self.context = None  # what init() returned
         self.daemon = None  # _daemon.Daemon that this process started
         self.generation = 0  # grows with every connection: caches of ids are tagged with it
@@ -64,12 +65,17 @@ def become_worker(
     session: dict,
     namespace: str = "",
     job_id: int | None = None,
-    job_runtime_env: dict | None = None,
+    runtime_env: dict | None = None,
+    own_runtime_env: str = "",
 ) -> None:
-    """Called once by a worker after it has connected: from now on the public API works here."""
+    """Called once by a worker after it has connected: from now on the public API works here.
+
+    ``runtime_env`` is in force here; ``own_runtime_env`` is its text unless it is just the job's.
+    """
     state.mode = "worker"
     state.session = session
     state.namespace = namespace
     state.job_id = session.get("job", 0) if job_id is None else job_id
-    state.job_runtime_env = job_runtime_env or {}
+    state.runtime_env = runtime_env or {}
+    state.own_runtime_env = own_runtime_env
     state.generation += 1

@@ -11,6 +11,7 @@ from . import _core
 _EXIT_RUNTIME_ENV = 78  # launchers/worker_spawner.h
 
 _loop = None  # of an async actor
+_visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as the driver has it
 
 
 # ---- Called by the engine
@@ -69,11 +70,30 @@ def exit_code(error: SystemExit) -> int:
 def prepare_actor(is_async: bool) -> None:
     """Before the constructor runs: constructors of async actors may ask for the loop."""
     global _loop
+    enter_lease()
     if is_async:
         import asyncio
 
         _loop = asyncio.new_event_loop()
         asyncio.set_event_loop(_loop)
+
+
+def enter_lease() -> None:
+    """Before the first task of a lease: shows it its GPUs, and places its children where they belong."""
+    task = _core.current_task() or {}
+    gpus = (task.get("devices") or {}).get("GPU")
+    if gpus:
+        names = [name for name in (_visible_devices or "").split(",") if name]
+        shown = [names[i] if i < len(names) else str(i) for i in gpus]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shown)
+    elif _visible_devices is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _visible_devices
+    if (task.get("strategy") or {}).get("capture_child_tasks"):
+        from .remote_function import start_capture
+
+        start_capture()
 
 
 def serve_async() -> None:
@@ -137,9 +157,15 @@ def run(request: dict) -> int:
 
     signal.signal(signal.SIGINT, _on_interrupt)
     _worker_output.install()
+    if os.environ.get("SHEAF_AS_RAY") == "1":
+        from . import as_ray  # noqa: F401  "import ray" means sheaf, as in the driver
+    global _visible_devices
+    _visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     session = _core.connect(request["socket"], "worker", request["token"])
     job = request["job"]
-    _state.become_worker(session, job.get("name_space", ""), job.get("id"), _parsed(job.get("runtime_env")))
+    own = request.get("runtime_env") or ""
+    environment = _parsed(own or job.get("runtime_env"))
+    _state.become_worker(session, job.get("name_space", ""), job.get("id"), environment, own)
     try:
         return _core.worker_main()
     finally:

@@ -161,6 +161,10 @@ class _Hold:
         if retain:
             _core.actor_retain(binary)
 
+    def another(self) -> "_Hold":
+        """A further count on the same actor."""
+        return _Hold(self.binary, self.description, self.blob)
+
     def __del__(self):
         try:
             if self.generation == state.generation and state.mode is not None:
@@ -211,19 +215,15 @@ class ActorHandle:
         return isinstance(other, ActorHandle) and other._hold.binary == self._hold.binary
 
     def __reduce__(self):
-        _keep_for_receivers(self._hold)
-        return handle_from_blob, (self._hold.binary, self._hold.blob)
+        from ._handle_keeper import token_for
+
+        hold = self._hold
+        return _received_handle, (hold.binary, hold.blob, token_for(hold))
 
 
-_kept: dict[bytes, _Hold] = {}  # actors whose handles this process has sent away
-
-
-def _keep_for_receivers(hold: _Hold) -> None:
-    # The receiver takes its own count only when it unpickles the handle, which may be long after
-    # the last handle here is gone: this process keeps one count for as long as it is connected.
-    kept = _kept.get(hold.binary)
-    if kept is None or kept.generation != state.generation:
-        _kept[hold.binary] = _Hold(hold.binary, hold.description, hold.blob)
+def _received_handle(binary: bytes, blob: bytes, token) -> ActorHandle:
+    # The token has done its work once this process has its own count.
+    return handle_from_blob(binary, blob)
 
 
 def handle_from_blob(binary: bytes, blob: bytes, retain: bool = True) -> ActorHandle:

@@ -41,6 +41,14 @@ def marked_processes() -> dict[int, str]:
     return found
 
 
+def sessions() -> list[str]:
+    """Session directories; the last daemon removes the root as well."""
+    try:
+        return os.listdir(_ROOT)
+    except FileNotFoundError:
+        return []
+
+
 def wait_until(condition, timeout: float = 10.0, what: str = "the condition"):
     """Polls until ``condition()`` is true, gives its value; fails after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
@@ -59,9 +67,9 @@ def nothing_is_left():
     yield
     sheaf.shutdown()
     deadline = time.monotonic() + GRACE_S
-    while (marked_processes() or os.listdir(_ROOT)) and time.monotonic() < deadline:
+    while (marked_processes() or sessions()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    left, files = marked_processes(), os.listdir(_ROOT)
+    left, files = marked_processes(), sessions()
     shutil.rmtree(_ROOT, ignore_errors=True)
     assert not left, f"processes are left: {left}"
     assert not files, f"session directories are left: {files}"

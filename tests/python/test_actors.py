@@ -477,8 +477,8 @@ def test_order_of_calls_that_wait_for_arguments(out_of_order, first):
 def test_resources_are_held_while_the_actor_lives():
     counter = Counter.options(num_cpus=2, resources={"gold": 1}).remote()
     sheaf.get(counter.add.remote())
-    free = sheaf.available_resources()
-    assert free["CPU"] == 2.0 and free["gold"] == 1.0
+    wait_until(lambda: sheaf.available_resources().get("CPU") == 2.0, what="the use of 2 CPUs")
+    assert sheaf.available_resources()["gold"] == 1.0
     sheaf.kill(counter)
     wait_until(lambda: sheaf.available_resources().get("CPU") == 4.0, what="the resources' return")
     nothing = [Counter.remote() for _ in range(6)]  # more than CPUs: they hold none

@@ -117,7 +117,7 @@ def test_two_clusters_of_one_user_do_not_meet(no_cluster, tmp_path):
 
 def test_joining_a_running_cluster(no_cluster):
     context = sheaf.init(num_cpus=1, namespace="shared")
-    sheaf.remote(Named).options(name="n").remote(5)
+    keep = sheaf.remote(Named).options(name="n").remote(5)
     code = (
         "import sheaf; sheaf.init(address={!r}, namespace='shared'); "
         "print(sheaf.get(sheaf.get_actor('n').get.remote()))"
@@ -136,7 +136,7 @@ def test_joining_a_running_cluster(no_cluster):
         env=environment,
     )
     assert done.stdout.strip() == "5", done.stderr
-    assert sheaf.get(sheaf.get_actor("n").get.remote()) == 5
+    assert sheaf.get(keep.get.remote()) == 5
 
 
 class Named:

@@ -60,7 +60,7 @@ def test_a_last_line_is_not_lost(no_cluster):
     import sheaf
     sheaf.init(num_cpus=1)
     @sheaf.remote
-    def last(): print("the last words", end="")
+    def last(): print("the last words")
     sheaf.get(last.remote())
     sheaf.shutdown()
     """
