@@ -131,6 +131,8 @@ def enter_job(request: dict) -> None:
         os.environ.clear()
         os.environ.update(job["env"])
         os.environ.update(keep)
+        # A task has one CPU: numeric libraries that start a thread per core in every worker fight for the cores.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if job.get("sys_path"):
         sys.path[:] = _merged_path(job["sys_path"])
     try:
