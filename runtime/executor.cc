@@ -113,7 +113,7 @@ void Executor::handle_task(Peer& peer, wire::Bytes payload) {
     task->lease_keep = peer.lease_info;
     task->lease = task->lease_keep.get();
   }
-  if (exiting_) return answer(peer.process, task->id.lo, ReplyStatus::kNotRun);
+  if (exiting_ && !leaving_) return answer(peer.process, task->id.lo, ReplyStatus::kNotRun);
   queue_.push_back(std::move(task));
   rt_.progress.note_task();
 }
@@ -142,7 +142,7 @@ void Executor::start_actor(protocol::ActorStart start) {
 }
 
 Incoming* Executor::pop() {
-  if (queue_.empty()) return nullptr;
+  if (!has_task()) return nullptr;
   running_.push_back(std::move(queue_.front()));
   queue_.pop_front();
   Incoming* task = running_.back().get();
@@ -162,6 +162,11 @@ void Executor::caller_gone(Peer& peer) {
 void Executor::request_exit(bool graceful) {
   exiting_ = true;
   if (!graceful) queue_.clear();
+  rt_.progress.note_task();
+}
+
+void Executor::leave() {
+  exiting_ = leaving_ = true;
   rt_.progress.note_task();
 }
 

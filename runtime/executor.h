@@ -35,8 +35,10 @@ class Executor {
   void start_actor(protocol::ActorStart start);
   void caller_gone(Peer& peer);
   void request_exit(bool graceful);
+  // This process ends of its own will: what is queued stays unanswered, so that its callers learn of the end.
+  void leave();
   bool exiting() const { return exiting_; }
-  bool has_task() const { return !queue_.empty(); }
+  bool has_task() const { return !leaving_ && !queue_.empty(); }
   size_t running() const { return running_.size(); }
 
   Incoming* pop();
@@ -80,6 +82,7 @@ class Executor {
   std::deque<Finished> finished_;
   uint64_t finished_dropped_ = 0;
   bool exiting_ = false;
+  bool leaving_ = false;
 };
 
 }  // namespace sheaf::runtime

@@ -230,7 +230,8 @@ class Runtime {
   bool cancel_requested(const IncomingTask& task);
   // The constructor has run (or failed): from now on methods are served.
   void actor_started(const IncomingTask& task, const std::optional<protocol::ErrorRecord>& error);
-  // exit_actor(): tells the controller, refuses further calls, returns when told to leave.
+  // exit_actor(): tells the controller, takes no further calls (exiting() is true), returns when all that was said has left
+  // this process, which then has to end.
   void actor_exit(const ActorId& actor, uint32_t incarnation, std::string reason);
 
   struct Impl;

@@ -168,10 +168,11 @@ void Runtime::actor_exit(const ActorId& actor, uint32_t incarnation, std::string
     impl_->objects.flush(true);
     impl_->daemon.send(MessageType::kActorExiting,
                        protocol::ActorExiting{actor, incarnation, true, std::move(reason)});
+    impl_->executor.leave();
   }
   // What was answered has to reach its callers before the process ends.
-  impl_->progress.wait_through([&] { return impl_->executor.exiting() && !impl_->peers.has_overflow(); },
-                               Clock::now() + std::chrono::seconds(2));
+  auto sent = [&] { return !impl_->peers.has_overflow() && impl_->daemon.lane().overflow_bytes() == 0; };
+  impl_->progress.wait_through(sent, Clock::now() + std::chrono::seconds(2));
 }
 
 }  // namespace sheaf::runtime

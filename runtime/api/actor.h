@@ -176,9 +176,9 @@ void exit_actor();
 namespace internal {
 
 template <class C>
-ClassEntry* register_actor(const char* name) {
+ClassEntry* register_actor(const char* name, const void* here) {
   using Make = Construct<C, typename ActorTraits<C>::Constructor>;
-  return register_class(name, typeid(C), &Make::invoke, &Make::destroy);
+  return register_class(name, typeid(C), &Make::invoke, &Make::destroy, here);
 }
 template <class C, auto M>
 bool register_actor_method(ClassEntry* to, const char* name) {
@@ -203,15 +203,18 @@ bool register_actor_method(ClassEntry* to, const char* name) {
 
 #define SHEAF_ACTOR_METHOD(Class, method) \
   ::sheaf::internal::register_actor_method<Class, &Class::method>(entry, #method);
-// SHEAF_ACTOR(Class, (constructor parameters), methods...): at global scope, where the class is defined or in its header.
-#define SHEAF_ACTOR(Class, constructor_parameters, ...)                               \
-  template <>                                                                         \
-  struct sheaf::ActorTraits<Class> {                                                  \
-    using Constructor = void constructor_parameters;                                  \
-  };                                                                                  \
-  [[maybe_unused]] static const bool SHEAF_JOIN(sheaf_actor_, __COUNTER__) = [] {        \
-    auto* entry = ::sheaf::internal::register_actor<Class>(#Class);                   \
-    static_cast<void>(entry);                                                         \
-    SHEAF_EACH(SHEAF_ACTOR_METHOD, Class __VA_OPT__(, ) __VA_ARGS__)                  \
-    return true;                                                                      \
+// SHEAF_ACTOR(Class, (constructor parameters), methods...): at global scope, behind the class and seen by whoever makes
+// such actors: in its header, if it has one.
+#define SHEAF_ACTOR(Class, constructor_parameters, ...)                                      \
+  template <>                                                                                \
+  struct sheaf::ActorTraits<Class> {                                                         \
+    using Constructor = void constructor_parameters;                                         \
+  };                                                                                         \
+  SHEAF_ACTOR_AS(SHEAF_JOIN(sheaf_actor_, __COUNTER__), Class __VA_OPT__(, ) __VA_ARGS__)
+#define SHEAF_ACTOR_AS(variable, Class, ...)                               \
+  [[maybe_unused]] static const bool variable = [] {                       \
+    auto* entry = ::sheaf::internal::register_actor<Class>(#Class, &variable); \
+    static_cast<void>(entry);                                              \
+    SHEAF_EACH(SHEAF_ACTOR_METHOD, Class __VA_OPT__(, ) __VA_ARGS__)       \
+    return true;                                                           \
   }();

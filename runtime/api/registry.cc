@@ -59,11 +59,11 @@ FunctionId function_id(std::string_view text) {
   return id;
 }
 
-FunctionEntry* register_function(std::string_view name, PointerKey key, Invoker invoke) {
+FunctionEntry* register_function(std::string_view name, PointerKey key, Invoker invoke, const void* here) {
   name = plain_name(name);
   Registry& r = registry();
   std::unique_lock guard(r.lock);
-  if (r.library.empty()) r.library = library_of(reinterpret_cast<const void*>(invoke));
+  if (r.library.empty()) r.library = library_of(here);
   FunctionId id = function_id(name);
   FunctionEntry*& entry = r.function_by_id[id];
   if (!entry) {
@@ -77,11 +77,11 @@ FunctionEntry* register_function(std::string_view name, PointerKey key, Invoker 
 }
 
 ClassEntry* register_class(std::string_view name, std::type_index type, Invoker construct,
-                           void (*destroy)(void*)) {
+                           void (*destroy)(void*), const void* here) {
   name = plain_name(name);
   Registry& r = registry();
   std::unique_lock guard(r.lock);
-  if (r.library.empty()) r.library = library_of(reinterpret_cast<const void*>(construct));
+  if (r.library.empty()) r.library = library_of(here);
   FunctionId id = function_id(name);
   ClassEntry*& entry = r.class_by_id[id];
   if (!entry) {

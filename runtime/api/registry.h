@@ -48,8 +48,10 @@ PointerKey pointer_key(F pointer) {
 }
 
 // The same name twice is permitted for the same thing (registrations in a header); `name` loses a leading "::".
-FunctionEntry* register_function(std::string_view name, PointerKey key, Invoker invoke);
-ClassEntry* register_class(std::string_view name, std::type_index type, Invoker construct, void (*destroy)(void*));
+// `here`: an address in the library that registers (that of a template may be another's).
+FunctionEntry* register_function(std::string_view name, PointerKey key, Invoker invoke, const void* here);
+ClassEntry* register_class(std::string_view name, std::type_index type, Invoker construct, void (*destroy)(void*),
+                           const void* here);
 void register_method(ClassEntry* to, std::string_view name, PointerKey key, Invoker invoke);
 
 FunctionEntry* find_function(const PointerKey& key);

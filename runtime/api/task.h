@@ -148,8 +148,8 @@ Task<R (*)(P...)> task(R (*function)(P...)) {
 namespace internal {
 
 template <auto F>
-bool register_remote(const char* name) {
-  FunctionEntry* entry = register_function(name, pointer_key(F), &invoke_function<F>);
+bool register_remote(const char* name, const void* here) {
+  FunctionEntry* entry = register_function(name, pointer_key(F), &invoke_function<F>, here);
   if (CallableTraits<decltype(F)>::streaming) entry->callee.flags = runtime::kStreaming;
   return true;
 }
@@ -160,6 +160,7 @@ bool register_remote(const char* name) {
 #define SHEAF_JOIN_INNER(a, b) a##b
 #define SHEAF_JOIN(a, b) SHEAF_JOIN_INNER(a, b)
 // Registers a function under its name as written here. At namespace scope.
-#define SHEAF_REMOTE(function)                                             \
-  [[maybe_unused]] static const bool SHEAF_JOIN(sheaf_remote_, __COUNTER__) = \
-      ::sheaf::internal::register_remote<&function>(#function)
+#define SHEAF_REMOTE(function) SHEAF_REMOTE_AS(function, SHEAF_JOIN(sheaf_remote_, __COUNTER__))
+#define SHEAF_REMOTE_AS(function, variable)         \
+  [[maybe_unused]] static const bool variable =     \
+      ::sheaf::internal::register_remote<&function>(#function, &variable)

@@ -187,7 +187,3 @@ SHEAF_REMOTE(cross_check);
 SHEAF_REMOTE(use_counter);
 
 }  // namespace testlib
-
-SHEAF_ACTOR(testlib::Counter, (int64_t), add, get, pid, log, die, fail, sleep_and_add, leave, count)
-SHEAF_ACTOR(testlib::Broken, (), get)
-SHEAF_ACTOR(testlib::Barrier, (int), meet)

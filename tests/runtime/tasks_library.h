@@ -1,6 +1,7 @@
 // The user's library of these tests: functions and actors that the drivers link and the workers load.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -73,3 +74,7 @@ class Barrier {
 int64_t use_counter(sheaf::ActorHandle<Counter> counter, int64_t by);
 
 }  // namespace testlib
+
+SHEAF_ACTOR(testlib::Counter, (int64_t), add, get, pid, log, die, fail, sleep_and_add, leave, count)
+SHEAF_ACTOR(testlib::Broken, (), get)
+SHEAF_ACTOR(testlib::Barrier, (int), meet)

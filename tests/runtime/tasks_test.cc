@@ -81,7 +81,7 @@ TEST_F(TasksTest, ErrorsKeepTypeAndText) {
     FAIL();
   } catch (const sheaf::TaskError& e) {
     EXPECT_EQ(e.kind(), sheaf::ErrorKind::kUserException);
-    EXPECT_NE(std::string(e.what()).find("testlib::fail: std::invalid_argument: the reason") , std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("fail: std::invalid_argument: the reason"), std::string::npos) << e.what();
   }
   EXPECT_THROW(sheaf::get(sheaf::task(fail_oddly).remote()), sheaf::TaskError);
   EXPECT_THROW(sheaf::get(sheaf::task(add).remote(sheaf::task(fail_oddly).remote(), 1)), sheaf::TaskError);
