@@ -297,9 +297,6 @@ void bind_cold_api(nb::module_& m) {
   m.def("shutdown_cluster", &shutdown_cluster, nb::arg("reason"));
   m.def("kill_process", [](uint32_t process) { ask(MessageType::kKillProcess, protocol::KillProcess{process}); },
         nb::arg("process"));
-  m.def("set_log_handler", [](nb::handle handler) {
-    nb::module_::import_("sheaf._log_thread").attr("set_handler")(handler);
-  }, nb::arg("handler").none());
   m.def("_count", [](nb::handle ref) {
     Slot slot = is_ref(ref.ptr()) ? usable_slot(as_ref(ref.ptr())) : runtime::kNoSlot;
     if (slot == runtime::kNoSlot) {

@@ -26,6 +26,8 @@ void poison_child() {
 
 }  // namespace
 
+bool is_main_thread() { return gettid() == getpid(); }
+
 void park_forever() {
   for (;;) pause();
 }
@@ -40,6 +42,15 @@ Runtime* runtime_or_raise() {
     PyErr_SetString(PyExc_RuntimeError, "Sheaf is not connected: call sheaf.init() first.");
   }
   return nullptr;
+}
+
+Runtime* runtime_or_connect() {
+  if (g_engine.runtime) [[likely]] return g_engine.runtime;
+  if (g_engine.forked) return runtime_or_raise();
+  static PyObject* ensure = nullptr;
+  PyObject* connect = imported(&ensure, "sheaf._state", "ensure_connected");
+  Ref done(connect ? PyObject_CallNoArgs(connect) : nullptr);
+  return done ? runtime_or_raise() : nullptr;
 }
 
 Runtime* past_runtime(uint32_t epoch) { return epoch < past().size() ? past()[epoch] : nullptr; }

@@ -25,6 +25,8 @@ extern Engine g_engine;
 
 // The runtime, or null with RuntimeError set.
 Runtime* runtime_or_raise();
+// Starts or joins a cluster first when there is none.
+Runtime* runtime_or_connect();
 inline Runtime* runtime_of_epoch(uint32_t epoch) {
   return epoch == g_engine.epoch && epoch != 0 ? g_engine.runtime : nullptr;
 }

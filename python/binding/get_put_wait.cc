@@ -182,7 +182,7 @@ PyObject* py_put(PyObject*, PyObject* value) {
                     "the sheaf.ObjectRef in a list and call 'put' on it.");
     return nullptr;
   }
-  if (!runtime_or_raise()) return nullptr;
+  if (!runtime_or_connect()) return nullptr;
   FrameScope frame;
   Frame::Mark mark = frame->mark();
   if (!encode_value(*frame, value)) return nullptr;

@@ -24,9 +24,43 @@ PyCFunction as_c_function(Function function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
+constexpr const char* kPutDoc = R"(put($module, value, /)
+--
+
+Stores a value, gives a reference to it. Starts or joins a cluster when there is none.
+
+Args:
+    value: anything that can be pickled; large NumPy arrays are copied once and read without a copy.
+
+Raises: TypeError for a reference or for what cannot be pickled (naming the attribute),
+ObjectStoreFullError.
+
+Example::
+
+    ref = sheaf.put([1, 2, 3])
+)";
+
+constexpr const char* kGetDoc = R"(get($module, /, object_refs, timeout=None)
+--
+
+The value of a reference, or the list of values of a list of references; waits for them.
+
+Args:
+    object_refs: an ObjectRef or a list of them. Arrays come back as read-only views of shared memory.
+    timeout: seconds to wait at most; None waits for ever, 0 only looks.
+
+Raises: the exception of the task that failed (RayTaskError, also of the user's own type), GetTimeoutError
+(a TimeoutError), TaskCancelledError, RayActorError, ObjectLostError; ValueError or TypeError for what is
+no reference.
+
+Example::
+
+    assert sheaf.get([sheaf.put(1), sheaf.put(2)]) == [1, 2]
+)";
+
 PyMethodDef g_functions[] = {
-    {"put", py_put, METH_O, "Stores a value; gives a reference to it."},
-    {"get", as_c_function(py_get), METH_FASTCALL | METH_KEYWORDS, "The value of a reference, or of a list of them."},
+    {"put", py_put, METH_O, kPutDoc},
+    {"get", as_c_function(py_get), METH_FASTCALL | METH_KEYWORDS, kGetDoc},
     {"wait", as_c_function(py_wait), METH_FASTCALL | METH_KEYWORDS, "Splits references into ready and not ready."},
     {"worker_main", py_worker_main, METH_NOARGS, "Serves tasks until the worker shall leave."},
     {"_pool_thread", py_pool_thread, METH_NOARGS, nullptr},

@@ -39,12 +39,13 @@ inline bool is_finalizing() {
 #endif
 }
 
+bool is_main_thread();
 [[noreturn]] void park_forever();
 
 inline PyThreadState* release_gil() { return PyEval_SaveThread(); }
 // A thread that comes back after the interpreter's end stays here instead of being unwound.
 inline void retake_gil(PyThreadState* state) {
-  if (is_finalizing()) [[unlikely]] park_forever();
+  if (is_finalizing() && !is_main_thread()) [[unlikely]] park_forever();
   PyEval_RestoreThread(state);
 }
 
