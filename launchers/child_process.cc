@@ -1,4 +1,3 @@
-#include "core/read_file.h"
 #include "launchers/child_process.h"
 
 #include <dirent.h>
@@ -12,7 +11,8 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
+
+#include "core/read_file.h"
 
 extern char** environ;
 

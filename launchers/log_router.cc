@@ -84,6 +84,8 @@ void LogRouter::attach(pid_t pid, JobId job, LogPipes pipes) {
     Stream& s = worker->streams[i];
     s.is_stderr = i == 1;
     s.path = fmt::format("{}/worker-{}.{}", directory_, pid, i == 0 ? "out" : "err");
+    constexpr int kHow = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC;
+    s.file.reset(::open(s.path.c_str(), kHow, 0600));
     Status added = loop_.add_fd(s.pipe.get(), EPOLLIN, [this, raw, i](uint32_t) {
       pump(*raw, raw->streams[i], kReadBytesPerRound);
       flush(*raw);
@@ -122,10 +124,6 @@ void LogRouter::close_stream(Worker& worker, Stream& stream) {
 }
 
 void LogRouter::take(Worker& worker, Stream& stream, std::string_view bytes) {
-  if (!stream.file) {
-    stream.file.reset(
-        ::open(stream.path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600));
-  }
   write_all(stream.file.get(), bytes);
   while (!bytes.empty()) {
     size_t end = bytes.find('\n');
@@ -196,6 +194,13 @@ void LogRouter::forget_closed(pid_t pid) {
   auto it = workers_.find(pid);  // another worker may have the pid by now
   if (it == workers_.end() || it->second->streams[0].pipe || it->second->streams[1].pipe) return;
   finish(pid);
+}
+
+void LogRouter::catch_up() {
+  for (auto& [pid, worker] : workers_) {
+    for (Stream& s : worker->streams) pump(*worker, s, kFinishBytesMax);
+    flush(*worker);
+  }
 }
 
 void LogRouter::finish_all() {

@@ -51,6 +51,8 @@ class LogRouter {
   // Reads what is left in the pipes of this worker (it is dead) and closes its files.
   void finish(pid_t pid);
   void finish_all();
+  // Shows what is in the pipes now: an answer that is sent next comes behind it.
+  void catch_up();
   uint64_t dropped_lines() const { return dropped_total_; }
 
  private:

@@ -62,6 +62,8 @@ class Service {
   void begin_shutdown(const std::string& reason, std::chrono::milliseconds grace);
   // After the loop has stopped: kills what is left, closes store and journal.
   void finish();
+  // Starts an interpreter's template process ahead of its first job.
+  void warm(const protocol::RegisterJob& job) { spawner_->warm(job); }
   void child_exited(pid_t pid, int status) { spawner_->child_exited(pid, status); }
 
   const NodeId& node_id() const { return node_id_; }

@@ -235,6 +235,7 @@ bool Service::dispatch_other(Client& client, MessageType type, uint64_t request,
 // ---- Questions
 
 void Service::state_query(Client& client, uint64_t request, protocol::StateQuery query) {
+  if (query.what == "logs") logs_->catch_up();
   bool needs_flush = query.what == "tasks" || query.what == "metrics";
   Flush flush{client.id, request, query, {}, 0};
   uint64_t ticket = next_ticket_++;

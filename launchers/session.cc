@@ -1,4 +1,3 @@
-#include "core/read_file.h"
 #include "launchers/session.h"
 
 #include <dirent.h>
@@ -13,8 +12,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <fstream>
 #include <vector>
+
+#include "core/read_file.h"
 
 namespace sheaf::launchers {
 

@@ -12,6 +12,7 @@
 #include <CLI/CLI.hpp>
 
 #include <cerrno>
+#include <filesystem>
 #include <iostream>
 
 #include "core/json.h"
@@ -32,6 +33,7 @@ struct Options {
   NodeOverrides overrides;
   int ready_fd = -1;
   pid_t owner_pid = 0;
+  protocol::RegisterJob warm;  // python and sys_path: whose template is started at once
   bool embedded = false;
   bool daemonise = false;
   bool keep_logs = false;
@@ -61,6 +63,10 @@ void declare_options(CLI::App& app, Options& o) {
   app.add_flag("--daemonize", o.daemonise, "Serve in the background; returns when serving");
   app.add_flag("--keep-logs", o.keep_logs, "Leave logs and journal behind");
   app.add_flag("--dumpable", o.dumpable, "Permit debuggers and core files");
+  app.add_option("--python", o.warm.python,
+                 "Interpreter whose template process is started at once");
+  app.add_option("--python-path", o.warm.sys_path, "Where that interpreter finds sheaf")
+      ->take_all();
   app.set_version_flag("--version", std::string(version()));
 }
 
@@ -157,6 +163,9 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   SHEAF_ASSIGN(Fd signals, take_signals());
   SessionOptions session_options = o.session;
   if (session_options.root.empty()) session_options.root = config.get_string("session.root");
+  for (std::string* path : {&session_options.root, &session_options.directory}) {
+    if (!path->empty()) *path = std::filesystem::absolute(*path).lexically_normal().string();
+  }
   SHEAF_ASSIGN(SessionDirectory session, SessionDirectory::create(session_options));
   struct Cleanup {
     SessionDirectory& session;
@@ -186,6 +195,7 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   prctl(PR_SET_DUMPABLE, o.dumpable ? 1 : 0);
   SHEAF_TRY(service->serve());
   on_ready(service->cluster_json());
+  if (!o.warm.python.empty()) service->warm(o.warm);
   loop->post([root = session.path().substr(0, session.path().rfind('/'))] {
     remove_stale_sessions(root);
   });
@@ -197,7 +207,7 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
 
 // The starter's process waits for the line and leaves; its child serves. Returns the child's end of
 // the pipe.
-int daemonise() {
+int daemonise(bool print) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return -1;
   pid_t pid = fork();
@@ -217,7 +227,7 @@ int daemonise() {
       break;
   }
   bool ok = text.find("\"socket\"") != std::string::npos;
-  std::cout << text << std::flush;
+  if (print) std::cout << text << std::flush;
   _exit(ok ? 0 : 1);
 }
 
@@ -239,7 +249,7 @@ int main(int argc, char** argv) {
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   raise_file_limit();
   if (options.ready_fd >= 0) fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC);
-  int starter_fd = options.daemonise ? daemonise() : -1;
+  int starter_fd = options.daemonise ? daemonise(options.ready_fd < 0) : -1;
   if (!options.daemonise && getpgrp() != getpid())
     setsid();  // a Ctrl-C at the driver's terminal is the driver's
 
