@@ -77,6 +77,8 @@ void Progress::stop() {
   bell_.wake();
   if (helper_.joinable()) helper_.join();
   if (watcher_.joinable()) watcher_.join();
+  // What the helper had still to say: log lines that arrived just before the end.
+  for (auto& work : std::exchange(posted_, {})) work();
 }
 
 void Progress::drain() {

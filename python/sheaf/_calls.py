@@ -1,51 +1,14 @@
-"""`get`, `put` and `wait`: thin, because they are called most.
-
-The engine's own functions do the work and the checks; what stands here is what happens when this
-process is not connected yet.
+"""`get` and `put`, which are the engine's own functions, and `wait`, which looks at its arguments
+first.
 """
 
 from __future__ import annotations
 
 from . import _core
+from ._core import get, put
 from ._state import ensure_connected, state
 
-
-def get(object_refs, *, timeout: float | None = None):
-    """The value of a reference, or the list of values of a list of references; blocks until they
-    are ready.
-
-    Args:
-        object_refs: an ObjectRef or a list of them. NumPy arrays come back as read-only views of
-            shared memory.
-        timeout: seconds to wait at most; None waits for ever, 0 only looks.
-
-    Raises: the exception of the task that failed (RayTaskError, also of the user's own type),
-    GetTimeoutError (a TimeoutError), TaskCancelledError, RayActorError, ObjectLostError; ValueError
-    or TypeError for what is no reference.
-
-    Example::
-
-        assert sheaf.get([sheaf.put(1), sheaf.put(2)]) == [1, 2]
-    """
-    if state.mode is None:
-        ensure_connected()
-    return _core.get(object_refs, timeout)
-
-
-def put(value, *, _owner=None):
-    """Stores a value, gives a reference to it. The value must not be changed through the stored
-    copy.
-
-    Args:
-        value: anything that can be pickled; large NumPy arrays are copied once and read without a
-            copy.
-
-    Raises: TypeError for a reference or for what cannot be pickled (naming the attribute),
-    ObjectStoreFullError.
-    """
-    if state.mode is None:
-        ensure_connected()
-    return _core.put(value)
+__all__ = ["get", "put", "wait"]
 
 
 def wait(

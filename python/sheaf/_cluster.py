@@ -5,13 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import time
 
 from . import _core, _daemon
 from ._state import state
 
 _FLUSH_TIMEOUT_S = 0.5
-_PIPE_TIME_S = 0.003
 _NODE_ARGUMENTS = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory")
 # Private parameters that programs written for Ray pass; they have no meaning here.
 _IGNORED_PRIVATE = {
@@ -356,7 +354,7 @@ def _resolve(address: str | None) -> str | None:
 
 
 def _start_embedded(arguments: list[str]) -> None:
-    state.daemon = _daemon.Daemon(["--embedded", *arguments])
+    state.daemon = _daemon.Daemon(["--embedded", "--python", sys.executable, *arguments])
     try:
         import cloudpickle  # noqa: F401  needed by the first export; read while the daemon starts
 
@@ -489,10 +487,9 @@ def _flush() -> None:
         metrics = sys.modules.get("sheaf.util.metrics")
         if metrics is not None:
             metrics.flush()
-        # What workers have printed is in their pipes at the latest now, and the daemon reads pipes
-        # as soon as it has nothing else to do. Lines come ahead of the answer to a later question.
         if sys.modules.get("sheaf._logs") is not None:
-            time.sleep(_PIPE_TIME_S)
+            # The daemon empties the workers' pipes first: what they have printed comes ahead of
+            # its answer.
             _core.state_query("logs", {"name": ""}, 1)
     except Exception:  # the daemon is gone
         pass

@@ -264,6 +264,27 @@ def test_an_actor_without_handles_ends():
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the process's end")
 
 
+def test_a_handle_on_its_way_keeps_the_actor():
+    @sheaf.remote
+    def use(holder, _):
+        return sheaf.get(holder[0].add.remote())
+
+    @sheaf.remote
+    def slow():
+        time.sleep(2.5)  # longer than the keeper's look
+
+    counter = Counter.remote(5)
+    pid = sheaf.get(counter.pid.remote())
+    result = use.remote([counter], slow.remote())
+    stored = sheaf.put({"actor": counter})
+    del counter
+    assert sheaf.get(result, timeout=30) == 6
+    time.sleep(1.5)
+    assert sheaf.get(sheaf.get(stored)["actor"].add.remote()) == 7
+    del stored
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 15, "the process's end")
+
+
 def test_a_temporary_handle_is_enough():
     assert sheaf.get(Counter.remote(4).add.remote()) == 5
     method = Counter.remote(6).add

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 
 import pytest
 import sheaf
@@ -87,11 +88,15 @@ def started():
 
 
 def test_a_started_cluster_is_found_used_and_left_running(started):
-    code = (
-        "import sheaf; sheaf.init('auto', namespace='n'); f = sheaf.remote(lambda: 5); print(sheaf.get(f.remote()));"
-        "A = sheaf.remote(type('A', (), {'get': lambda self: 1})).options(name='kept', lifetime='detached').remote();"
-        "sheaf.get(A.get.remote())"
-    )
+    code = textwrap.dedent("""
+        import sheaf
+        sheaf.init("auto", namespace="n")
+        print(sheaf.get(sheaf.remote(lambda: 5).remote()))
+        @sheaf.remote
+        class Kept:
+            def get(self): return 1
+        sheaf.get(Kept.options(name="kept", lifetime="detached").remote().get.remote())
+    """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "5", done.stderr
     status = json.loads(run("status", "--json").stdout)

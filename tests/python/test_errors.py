@@ -104,8 +104,9 @@ def test_an_error_passed_on_keeps_its_type():
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups came with Python 3.11")
 def test_exception_groups():
-    error = through(ExceptionGroup("many", [ValueError(1), KeyError(2)]))  # noqa: F821
-    assert isinstance(error, ExceptionGroup) and isinstance(error, exceptions.RayTaskError)  # noqa: F821
+    group = ExceptionGroup  # noqa: F821
+    error = through(group("many", [ValueError(1), KeyError(2)]))
+    assert isinstance(error, group) and isinstance(error, exceptions.RayTaskError)
     assert [type(member) for member in error.exceptions] == [ValueError, KeyError]
     assert "many" in str(error) and "KeyError: 2" in str(error)
     assert error.subgroup(KeyError).exceptions[0].args == (2,)

@@ -149,7 +149,11 @@ class Named:
 
 def test_node_arguments_are_refused_when_joining(no_cluster):
     session = sheaf.init(num_cpus=1).address_info["session_dir"]
-    code = f"import sheaf\ntry: sheaf.init(address={session!r}, num_cpus=2)\nexcept ValueError as e: print(e)"
+    code = f"""
+import sheaf
+try: sheaf.init(address={session!r}, num_cpus=2)
+except ValueError as error: print(error)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "num_cpus" in done.stdout
 
@@ -285,8 +289,9 @@ def test_shutdown_is_quick(no_cluster):
 
 def test_import_stays_light():
     code = (
-        "import sys, sheaf; print([m for m in ('asyncio', 'numpy', 'logging', 'ssl', 'typer', 'rich', "
-        "'cloudpickle', 'inspect', 'subprocess') if m in sys.modules])"
+        "import sys, sheaf\n"
+        "heavy = 'asyncio numpy logging ssl typer rich cloudpickle inspect subprocess'.split()\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""Parts that need no cluster: identities, packages, environments' descriptions, log folding, metrics, pools' helpers."""
+"""Parts that need no cluster: identities, packages, environments, log folding, metrics, helpers."""
 
 import io
 import os

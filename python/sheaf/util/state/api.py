@@ -442,7 +442,9 @@ def _pid_of(pid, actor_id, task_id, address) -> int:
 
 
 def _log_directory(address) -> str:
+    from ..._api import query
     from ..._state import state
 
     _connect(address)
+    query("logs", {"name": ""}, 1)  # the daemon writes down what workers have printed by now
     return os.path.join(state.session["session_dir"], "logs")
