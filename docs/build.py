@@ -1,10 +1,11 @@
 """Checks these pages and writes an API reference from the docstrings into docs/_build.
 
-Fails on a broken link between pages, a Python example that does not run, and a public name without a docstring.
+Fails on a broken link between pages, a Python example that does not run, and a public name
+without a docstring.
 `--links` checks the links only and needs no installation.
 
-Every ```python block of a page is run, those of one page in one process, in order, on a real cluster. A block that
-cannot be run stands behind a line `<!-- not run: why -->`.
+Every ```python block of a page is run, those of one page in one process, in order, on a real
+cluster. A block that cannot be run stands behind a line `<!-- not run: why -->`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ EXAMPLE_TIMEOUT_S = 120
 
 def pages() -> list[Path]:
     found = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for folder in sorted(p for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith((".", "build"))):
+    for folder in sorted(
+        p for p in ROOT.iterdir() if p.is_dir() and not p.name.startswith((".", "build"))
+    ):
         if folder.name != "docs":
             found += sorted(folder.glob("*.md"))
     return found
@@ -114,7 +117,11 @@ def public_names(module) -> list[str]:
     names = getattr(module, "__all__", None)
     if names is None:
         own = module.__name__
-        names = [n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", None) == own]
+        names = [
+            n
+            for n, v in vars(module).items()
+            if not n.startswith("_") and getattr(v, "__module__", None) == own
+        ]
     return sorted(n for n in names if not n.startswith("_"))
 
 
@@ -169,7 +176,9 @@ def run_doctests(wrong: list[str]) -> None:
         for public in public_names(module):
             thing = getattr(module, public)
             if callable(thing):
-                found += finder.find(thing, f"{name}.{public}", module=False, globs={"sheaf": sheaf})
+                found += finder.find(
+                    thing, f"{name}.{public}", module=False, globs={"sheaf": sheaf}
+                )
     found = [test for test in found if test.examples]
     if not found:
         return
@@ -206,7 +215,10 @@ def main() -> int:
         wrong += check_examples()
     for line in wrong:
         print(f"docs: {line}", file=sys.stderr)
-    print(f"docs: {len(pages())} pages, {len(wrong)} mistakes" + ("" if arguments.links else f", in {OUT}"))
+    print(
+        f"docs: {len(pages())} pages, {len(wrong)} mistakes"
+        + ("" if arguments.links else f", in {OUT}")
+    )
     return 1 if wrong else 0
 
 

@@ -1,8 +1,9 @@
 """Runs every test of Sheaf and closes with one line: `N passed, N failed, N skipped`.
 
-Order: lint, C++ (ctest: unit, sim, fuzz), Python, installation, then a look for anything left behind. Everything runs
-with a runtime folder of its own, so that whatever stays in it, or any process that still carries this run's mark, is a
-leak. Arguments name the parts to run; the exit code is 0 only when nothing failed.
+Order: lint, C++ (ctest: unit, sim, fuzz), Python, installation, then a look for anything left
+behind. Everything runs with a runtime folder of its own, so that whatever stays in it, or any
+process that still carries this run's mark, is a leak. Arguments name the parts to run; the exit
+code is 0 only when nothing failed.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def marked_processes(mark: str) -> dict[int, str]:
 
 
 def shared_memory() -> set[str]:
-    return {p.name for p in Path("/dev/shm").glob("*sheaf*")} if Path("/dev/shm").is_dir() else set()
+    return (
+        {p.name for p in Path("/dev/shm").glob("*sheaf*")} if Path("/dev/shm").is_dir() else set()
+    )
 
 
 def check_leaks(count: Count, mark: str, runtime_dir: Path, shm_before: set[str]) -> None:
@@ -132,7 +135,9 @@ def check_leaks(count: Count, mark: str, runtime_dir: Path, shm_before: set[str]
         time.sleep(0.1)
     left = [f"process {pid}: {command}" for pid, command in marked_processes(mark).items()]
     left += [f"/dev/shm/{name}" for name in sorted(shared_memory() - shm_before)]
-    left += [f"session file {p.relative_to(runtime_dir)}" for p in sorted(runtime_dir.rglob("*"))][:20]
+    left += [f"session file {p.relative_to(runtime_dir)}" for p in sorted(runtime_dir.rglob("*"))][
+        :20
+    ]
     for pid in marked_processes(mark):
         os.kill(pid, signal.SIGKILL)
     if left:
@@ -174,7 +179,10 @@ def main() -> int:
     for name in count.failed:
         print(f"FAILED: {name}")
     print(f"took {time.monotonic() - started:.0f} s")
-    print(f"{count.passed} passed, {len(count.failed)} failed, {len(count.skipped)} skipped", flush=True)
+    print(
+        f"{count.passed} passed, {len(count.failed)} failed, {len(count.skipped)} skipped",
+        flush=True,
+    )
     return 1 if count.failed else 0
 
 

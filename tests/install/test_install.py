@@ -60,7 +60,10 @@ def test_cpp_program_builds_against_the_package_and_runs(outside, clean_env, tmp
     source = tmp_path / "source"
     shutil.copytree(ROOT / "examples/cpp", source)
     build = tmp_path / "build"
-    run(["cmake", "-S", source, "-B", build, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={package}"], env=clean_env)
+    run(
+        ["cmake", "-S", source, "-B", build, "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={package}"],
+        env=clean_env,
+    )
     run(["cmake", "--build", build], env=clean_env)
     program = build / "square"
     result = run([program], env=clean_env, cwd=tmp_path)

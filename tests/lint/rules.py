@@ -1,4 +1,4 @@
-"""The rules of the house, as functions from text to complaints. test_tree.py applies them to the tree."""
+"""The rules of the house, as functions from text to complaints; test_tree.py applies them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ MAX_FUNCTION_LINES = 70
 
 # What a pure state machine may not touch: it gets time by argument and returns what shall be done.
 IMPURE = re.compile(
-    r"::now\(\)|std::(this_)?thread|std::mutex|std::atomic|condition_variable|random_device|mt19937|\brand\(|getenv"
-    r"|gettimeofday|clock_gettime|system_clock|\btime\((nullptr|NULL|0)?\)|\bsleep_for\b|\busleep\("
+    r"::now\(\)|std::(this_)?thread|std::mutex|std::atomic|condition_variable|random_device"
+    r"|mt19937|\brand\(|getenv|gettimeofday|clock_gettime|system_clock"
+    r"|\btime\((nullptr|NULL|0)?\)|\bsleep_for\b|\busleep\("
     r"|#include <(thread|mutex|random|fstream|iostream|unistd\.h|fcntl\.h|sys/\w+\.h|sqlite3\.h)>"
 )
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
@@ -76,7 +77,7 @@ def top_level_imports(tree: ast.Module) -> list[tuple[int, str]]:
 
 
 def check_python_imports(path: str, text: str, allowed: set[str]) -> list[str]:
-    """Python layering: the package imports the standard library, itself and `allowed` when it is imported."""
+    """Python layering: importing the package imports itself and `allowed`, nothing else."""
     wrong = []
     for number, module in top_level_imports(ast.parse(text)):
         root = module.split(".")[0]
@@ -97,16 +98,25 @@ def strip_cpp(text: str) -> str:
     def blank(match: re.Match) -> str:
         return re.sub(r"[^\n]", " ", match.group(0))
 
-    pattern = r'R"(\w*)\(.*?\)\1"|//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|(?<![0-9a-fA-F])\'(?:\\.|[^\'\\\n])+\''
+    pattern = (
+        r'R"(\w*)\(.*?\)\1"|//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"'
+        r"|(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])+'"
+    )
     return re.sub(pattern, blank, text, flags=re.S)
 
 
-_NOT_A_FUNCTION = re.compile(r"^\s*(namespace|struct|class|enum|union|extern|if|for|while|switch|else|do|try|catch)\b")
+_NOT_A_FUNCTION = re.compile(
+    r"^\s*(namespace|struct|class|enum|union|extern|if|for|while|switch|else|do|try|catch)\b"
+)
 
 
 def cpp_functions(text: str) -> list[tuple[int, int]]:
     """(first line, length) of each outermost function body."""
-    code = strip_cpp(re.sub(r"^\s*#(?:[^\n]*\\\n)*[^\n]*", lambda m: "\n" * m.group(0).count("\n"), text, flags=re.M))
+    code = strip_cpp(
+        re.sub(
+            r"^\s*#(?:[^\n]*\\\n)*[^\n]*", lambda m: "\n" * m.group(0).count("\n"), text, flags=re.M
+        )
+    )
     functions = []
     stack: list[tuple[bool, int]] = []  # is a function body, its first line
     start = 0  # of the text since the last ; { or }
@@ -118,7 +128,9 @@ def cpp_functions(text: str) -> list[tuple[int, int]]:
         if char == "{":
             head = code[start:index]
             inside = any(function for function, _ in stack)
-            looks_like_one = "(" in head and not _NOT_A_FUNCTION.match(head) and "=" not in head.split("(")[0]
+            looks_like_one = (
+                "(" in head and not _NOT_A_FUNCTION.match(head) and "=" not in head.split("(")[0]
+            )
             is_function = looks_like_one and not inside
             first = start_line + head[: len(head) - len(head.lstrip())].count("\n")
             stack.append((is_function, first))
@@ -152,7 +164,10 @@ def check_purity(path: str, text: str) -> list[str]:
 def check_words(path: str, text: str) -> list[str]:
     wrong = []
     for number, line in enumerate(text.splitlines(), 1):
-        for pattern, what in ((UNFINISHED, "unfinished work"), (MACHINE_PATH, "a path of one machine")):
+        for pattern, what in (
+            (UNFINISHED, "unfinished work"),
+            (MACHINE_PATH, "a path of one machine"),
+        ):
             if pattern.search(line):
                 wrong.append(f"{path}:{number}: {what}: {line.strip()[:80]}")
     return wrong

@@ -13,7 +13,11 @@ SCHEMA = "core/config_schema.cc"
 
 def test_links_between_pages_lead_somewhere():
     result = subprocess.run(
-        [sys.executable, "docs/build.py", "--links"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "docs/build.py", "--links"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
 

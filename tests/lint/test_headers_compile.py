@@ -1,7 +1,8 @@
 """Every header compiles when it is the only thing included.
 
-A header that some source file includes before anything else is proved by the build itself. The others are compiled
-here; one whose text, and the text of all it includes from the tree, has passed before is not compiled again.
+A header that some source file includes before anything else is proved by the build itself. The
+others are compiled here; one whose text, and the text of all it includes from the tree, has passed
+before is not compiled again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ import pytest
 from conftest import ROOT
 
 CACHE = ROOT / "build" / "lint-headers.json"
-FLAGS = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-x", "c++", "-"]
+FLAGS = [
+    "-std=c++20",
+    "-fsyntax-only",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Werror",
+    "-x",
+    "c++",
+    "-",
+]
 
 
 def fingerprint(path: str, tree: dict[str, str], seen: set[str]) -> str:
@@ -35,12 +46,16 @@ def fingerprint(path: str, tree: dict[str, str], seen: set[str]) -> str:
 
 
 def first_includes(tree: dict[str, str]) -> set[str]:
-    """Headers that stand first in a source file: the build compiles them with nothing before them."""
+    """Headers that stand first in a source file: the build compiles them alone."""
     found = set()
     for path, text in tree.items():
         first = re.search(r'^\s*#\s*include\s+["<]([^">]+)[">]', text, re.M)
         if path.endswith(".cc") and first and not path.startswith("examples/"):
-            found |= {first.group(1), f"{path.rsplit('/', 1)[0]}/{first.group(1)}", f"python/{first.group(1)}"}
+            found |= {
+                first.group(1),
+                f"{path.rsplit('/', 1)[0]}/{first.group(1)}",
+                f"python/{first.group(1)}",
+            }
     return found
 
 
@@ -56,7 +71,9 @@ def compile_alone(path: str) -> str:
             return ""
         folders.append(str(generated[0].parent))
     command = ["g++", *[f"-I{f}" for f in folders], *FLAGS]
-    result = subprocess.run(command, input=f'#include "{path}"\n', capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, input=f'#include "{path}"\n', capture_output=True, text=True, check=False
+    )
     return result.stderr
 
 

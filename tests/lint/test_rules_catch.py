@@ -1,4 +1,4 @@
-"""A rule that cannot fail is none: each is shown something it must catch, and something it must let pass."""
+"""A rule that cannot fail is none: each is shown what it must catch and what it must let pass."""
 
 import rules
 
@@ -23,12 +23,17 @@ def test_python_imports():
 
 def test_cpp_functions():
     body = "  f();\n" * 80
-    text = f"namespace a {{\nstruct S {{\n  int g() {{ return 1; }}\n}};\nvoid long_one(int x) {{\n{body}}}\n}}\n"
+    text = "namespace a {\nstruct S {\n  int g() { return 1; }\n};\nvoid long_one(int x) {\n"
+    text += body + "}\n}\n"
     assert rules.cpp_functions(text) == [(3, 1), (5, 82)]
-    assert rules.cpp_functions('void f() {\n  auto s = "}{";  // }\n  char c = \'{\';\n}\n') == [(1, 4)]
+    assert rules.cpp_functions("void f() {\n  auto s = \"}{\";  // }\n  char c = '{';\n}\n") == [
+        (1, 4)
+    ]
     assert rules.cpp_functions("int x = {1};\nenum class E { kA };\n") == []
     assert rules.cpp_functions("A::A(int x)\n    : x_(x) {\n  g();\n}\n") == [(1, 4)]
-    assert rules.cpp_functions("void f() {\n  auto g = [&](int y) {\n    h();\n  };\n}\n") == [(1, 5)]
+    assert rules.cpp_functions("void f() {\n  auto g = [&](int y) {\n    h();\n  };\n}\n") == [
+        (1, 5)
+    ]
 
 
 def test_python_functions():
@@ -36,7 +41,13 @@ def test_python_functions():
 
 
 def test_purity():
-    for line in ("auto t = Clock::now();", "std::mutex m;", "#include <thread>", "int r = rand();", "time(nullptr)"):
+    for line in (
+        "auto t = Clock::now();",
+        "std::mutex m;",
+        "#include <thread>",
+        "int r = rand();",
+        "time(nullptr)",
+    ):
         assert rules.check_purity("scheduler/a.cc", line), line
     for line in ("Time now;", "// std::thread is not used", "handle(event, now);", "runtime(x);"):
         assert not rules.check_purity("scheduler/a.cc", line), line

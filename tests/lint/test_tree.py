@@ -12,7 +12,9 @@ from conftest import ROOT
 
 PURE = ("scheduler/*.h", "scheduler/*.cc", "objstore/object_table*", "objstore/extent_allocator*")
 NOT_PURE = ("scheduler/journal*", "scheduler/sqlite*")
-LIGHT = sorted({"numpy", "asyncio", "logging", "ssl", "typer", "rich", "multiprocessing", "concurrent.futures"})
+LIGHT = sorted(
+    {"numpy", "asyncio", "logging", "ssl", "typer", "rich", "multiprocessing", "concurrent.futures"}
+)
 
 
 def report(wrong: list[str]) -> None:
@@ -20,21 +22,31 @@ def report(wrong: list[str]) -> None:
 
 
 def over_limit(rule: str, found: dict[str, tuple[int, int]], ratchet: dict) -> list[str]:
-    """`found`: path -> (value, limit). A ratchet line replaces the limit and must be needed."""
+    """`found`: path -> (value, limit). A ratchet line raises the limit and must be needed."""
     wrong = []
+    needed = set()
     for path, (value, limit) in found.items():
-        allowed = ratchet.get((rule, path), limit)
+        patterns = [p for r, p in ratchet if r == rule and fnmatch.fnmatch(path, p)]
+        allowed = max([limit, *(ratchet[rule, p] for p in patterns)])
+        if value > limit:
+            needed.update(patterns)
         if value > allowed:
             wrong.append(f"{path}: {rule} {value}, at most {allowed}")
-    for (name, path), allowed in ratchet.items():
-        if name == rule and (path not in found or found[path][0] < allowed):
-            have = found[path][0] if path in found else "no such file"
-            wrong.append(f"tests/lint/ratchet.txt: {rule} {path} {allowed} is too generous: {have}")
+    for name, pattern in ratchet:
+        if name == rule and pattern not in needed:
+            wrong.append(f"tests/lint/ratchet.txt: {rule} {pattern} is no longer needed")
     return wrong
 
 
 def test_cpp_includes_point_down(tree):
-    report([w for path, text in tree.items() if path.endswith((".h", ".cc")) for w in rules.check_includes(path, text)])
+    report(
+        [
+            w
+            for path, text in tree.items()
+            if path.endswith((".h", ".cc"))
+            for w in rules.check_includes(path, text)
+        ]
+    )
 
 
 def test_python_package_imports_little(tree):
@@ -52,7 +64,9 @@ def test_python_package_imports_little(tree):
 
 def test_import_sheaf_stays_light():
     code = f"import sys; import sheaf; print(' '.join(m for m in {LIGHT!r} if m in sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.split() == []
 
 
@@ -72,7 +86,11 @@ def test_files_are_not_too_long(tree, ratchet):
 def test_functions_are_not_too_long(tree, ratchet):
     found = {}
     for path, text in tree.items():
-        functions = rules.python_functions(text) if path.endswith((".py", ".pyi")) else rules.cpp_functions(text)
+        functions = (
+            rules.python_functions(text)
+            if path.endswith((".py", ".pyi"))
+            else rules.cpp_functions(text)
+        )
         longest = max((length for _, length in functions), default=0)
         found[path] = (longest, rules.MAX_FUNCTION_LINES)
     report(over_limit("function-lines", found, ratchet))
@@ -85,7 +103,9 @@ def test_file_names_are_snake_case(tree):
 def test_pure_parts_are_pure(tree):
     wrong = []
     for path, text in tree.items():
-        if any(fnmatch.fnmatch(path, p) for p in PURE) and not any(fnmatch.fnmatch(path, p) for p in NOT_PURE):
+        if any(fnmatch.fnmatch(path, p) for p in PURE) and not any(
+            fnmatch.fnmatch(path, p) for p in NOT_PURE
+        ):
             wrong += rules.check_purity(path, text)
     report(wrong)
 
@@ -99,7 +119,23 @@ def test_no_unfinished_work_and_no_machine_paths(all_text):
 
 
 def test_headers_open_with_a_comment_and_guard_themselves(tree):
-    report([w for path, text in tree.items() if path.endswith(".h") for w in rules.check_header(path, text)])
+    report(
+        [
+            w
+            for path, text in tree.items()
+            if path.endswith(".h")
+            for w in rules.check_header(path, text)
+        ]
+    )
+
+
+def expand_loops(cmake: str) -> str:
+    """The text, and for each `foreach(x a b)` of it the text with a, then b, for ${x}."""
+    out = cmake
+    for name, values in re.findall(r"foreach\((\w+) ([^)]*)\)", cmake):
+        for value in values.split():
+            out += cmake.replace(f"${{{name}}}", value)
+    return out
 
 
 def test_every_source_is_listed_in_its_folders_cmake_file(tree):
@@ -113,7 +149,7 @@ def test_every_source_is_listed_in_its_folders_cmake_file(tree):
         for depth in range(len(parts), 0, -1):
             listing = ROOT.joinpath(*parts[:depth], "CMakeLists.txt")
             if listing.exists():
-                listed += listing.read_text()
+                listed += expand_loops(listing.read_text())
         if not re.search(rf"\b{re.escape(name[:-3])}\b", listed):
             wrong.append(f"{path}: no CMakeLists.txt names it")
     report(wrong)
@@ -125,7 +161,9 @@ def test_cmake_lists_only_what_exists(all_text):
         if not path.endswith("CMakeLists.txt"):
             continue
         folder = (ROOT / path).parent
-        for name in re.findall(r"(?<![\w/{}.$-])([\w/]+\.cc)\b", re.sub(r"#.*", "", text)):
-            if not (folder / name).exists():
-                wrong.append(f"{path}: names {name}, which does not exist")
+        targets = r"(?:sheaf_module|sheaf_test|add_library|add_executable)\(([^)]*)\)"
+        for listed in re.findall(targets, re.sub(r"#.*", "", text)):
+            for name in re.findall(r"(?<![\w/{}.$-])([\w/]+\.cc)\b", listed):
+                if not (folder / name).exists():
+                    wrong.append(f"{path}: names {name}, which does not exist")
     report(wrong)
