@@ -354,7 +354,9 @@ def _resolve(address: str | None) -> str | None:
 
 
 def _start_embedded(arguments: list[str]) -> None:
-    state.daemon = _daemon.Daemon(["--embedded", "--python", sys.executable, *arguments])
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    warm = ["--python", sys.executable, "--python-path", home]
+    state.daemon = _daemon.Daemon(["--embedded", *warm, *arguments])
     try:
         import cloudpickle  # noqa: F401  needed by the first export; read while the daemon starts
 
