@@ -10,13 +10,15 @@ import uuid
 
 import pytest
 
-MARK = "SHEAF_PYTEST_RUN"
+MARK = "SHEAF_TEST_PYTEST_RUN"
 GRACE_S = 5.0
 
 # Before sheaf is imported: where sessions live, and a mark that every process of this run inherits.
-os.environ[MARK] = uuid.uuid4().hex
-_ROOT = tempfile.mkdtemp(prefix="sheaf-t-")
-os.environ["SHEAF_TMPDIR"] = _ROOT
+# Workers that import a test module come here too, and have both already.
+if MARK not in os.environ:
+    os.environ[MARK] = uuid.uuid4().hex
+    os.environ["SHEAF_TMPDIR"] = tempfile.mkdtemp(prefix="sheaf-t-")
+_ROOT = os.environ["SHEAF_TMPDIR"]
 for _name in ("SHEAF_ADDRESS", "RAY_ADDRESS", "SHEAF_AS_RAY"):
     os.environ.pop(_name, None)
 
