@@ -103,6 +103,7 @@ Status Service::create_store() {
   std::string spill = config.get_string("store.spill_dir");
   store.spill_directory = spill.empty() ? options_.session->spill_directory()
                                         : fmt::format("{}/sheaf-spill-{}", spill, to_hex(node_id_));
+  store.spill_max_bytes = config.get_bytes("store.spill_max");
   store.space_wait =
       std::chrono::duration_cast<std::chrono::milliseconds>(config.get_duration("store.full_wait"));
   store.notify = [this](ProcessId process, const objstore::ObjectEvent& e) {

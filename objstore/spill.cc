@@ -167,7 +167,12 @@ SpillFiles::SpillFiles(SpillOptions options) : options_(std::move(options)), sha
 
 SpillFiles::~SpillFiles() { (void)close().is_ok(); }
 
-Result<uint64_t> SpillFiles::file_with_room() {
+Result<uint64_t> SpillFiles::file_with_room(uint64_t length) {
+  if (options_.max_bytes > 0 && bytes_on_disk_ + length > options_.max_bytes) {
+    return Status(StatusCode::kOutOfMemory,
+                  fmt::format("spilled objects may take {} bytes, and {} are in use",
+                              options_.max_bytes, bytes_on_disk_));
+  }
   auto current = files_.find(current_file_);
   if (current != files_.end() && current->second.end < options_.file_bytes) return current_file_;
   File file;
@@ -183,7 +188,7 @@ Result<uint64_t> SpillFiles::file_with_room() {
 void SpillFiles::write(const ObjectId& id, const std::byte* data, uint64_t length, WriteDone done) {
   Job job{true, -1, id, {}, data, nullptr, std::move(done), nullptr, {}};
   Result<uint64_t> number =
-      closed_ ? Status(StatusCode::kCancelled, "the store closes") : file_with_room();
+      closed_ ? Status(StatusCode::kCancelled, "the store closes") : file_with_room(length);
   if (!number) {  // complete it like any other, from poll()
     job.status = number.status();
     std::lock_guard lock(shared_->mutex);

@@ -26,6 +26,7 @@ struct SpillOptions {
   uint64_t file_bytes = 100ull << 20;           // a file takes no more objects from here on
   unsigned threads = 2;
   std::function<void()> wake;                   // any thread: make the loop call poll()
+  uint64_t max_bytes = 0;                       // payload on disk at most, 0 = what the disk takes
 };
 
 // In front of each object's bytes in a spill file; little-endian.
@@ -65,7 +66,7 @@ class SpillFiles {
   struct Job;
   struct Shared;
   explicit SpillFiles(SpillOptions options);
-  Result<uint64_t> file_with_room();
+  Result<uint64_t> file_with_room(uint64_t length);
   void submit(Job job);
   void finish(Job& job);
   void give_up(const SpillPlace& place);

@@ -30,6 +30,7 @@ Result<std::unique_ptr<Store>> Store::create(StoreOptions options) {
     SpillOptions spill;
     spill.directory = store->options_.spill_directory;
     spill.file_bytes = store->options_.spill_file_bytes;
+    spill.max_bytes = store->options_.spill_max_bytes;
     spill.wake = store->options_.wake;
     SHEAF_ASSIGN(store->spill_, SpillFiles::create(std::move(spill)));
   }

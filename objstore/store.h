@@ -37,6 +37,7 @@ struct StoreOptions {
   uint16_t node = 0;
   std::string spill_directory;  // "" = never spill. Made by the store, removed at close()
   uint64_t spill_file_bytes = 100ull << 20;
+  uint64_t spill_max_bytes = 0;                 // on disk at most, 0 = no limit of ours
   // How long a subscription may wait for an object nobody knows of before it is answered with
   // kUnknown.
   std::chrono::milliseconds unknown_grace{5000};

@@ -1,6 +1,6 @@
 """Processes killed with -9 under a workload whose every value is known: nothing wrong, nothing hung, nothing left.
 
-The number of kills is printed and asserted. The seed is printed first; SHEAF_CHAOS_SEED replays it.
+The number of kills is printed and asserted. The seed is printed first; SHEAF_TEST_CHAOS_SEED replays it.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 import sheaf
 from sheaf.util.state import list_workers
 
-SEED = int(os.environ.get("SHEAF_CHAOS_SEED", "20261121"))
+SEED = int(os.environ.get("SHEAF_TEST_CHAOS_SEED", "20261121"))
 
 
 def make_digest():
