@@ -70,6 +70,11 @@ def compile_alone(path: str) -> str:
         if not generated:
             return ""
         folders.append(str(generated[0].parent))
+    if path.startswith("examples/"):  # what the installed package would give them
+        installed = CACHE.parent / "installed-include"
+        (installed / "sheaf").mkdir(parents=True, exist_ok=True)
+        (installed / "sheaf" / "sheaf.h").write_text('#include "runtime/sheaf.h"\n')
+        folders.append(str(installed))
     command = ["g++", *[f"-I{f}" for f in folders], *FLAGS]
     result = subprocess.run(
         command, input=f'#include "{path}"\n', capture_output=True, text=True, check=False
