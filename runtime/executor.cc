@@ -170,6 +170,12 @@ void Executor::leave() {
   rt_.progress.note_task();
 }
 
+void Executor::last_task() {
+  exiting_ = true;
+  reply_flags_ = kReplyLeaving;
+  give_back_all();
+}
+
 void Executor::handle_cancel(Peer& peer, const CancelHead& head) {
   auto same = [&](auto& t) { return t->caller == peer.process && t->id.lo == head.cookie; };
   if (head.flags & 2) rt_.submitter.cancel_children(head.cookie, head.flags & 1);
@@ -181,6 +187,7 @@ void Executor::handle_cancel(Peer& peer, const CancelHead& head) {
   auto running = std::find_if(running_.begin(), running_.end(), same);
   if (running == running_.end()) return;
   (*running)->cancel_requested = true;
+  (*running)->cancel_children |= (head.flags & 2) != 0;
   rt_.progress.note_ready();
   if (!rt_.hooks.cancel) return;
   rt_.progress.post([&rt = rt_, id = (*running)->id, force = (head.flags & 1) != 0] { rt.hooks.cancel(id, force); });
@@ -227,7 +234,7 @@ void Executor::flush_deferred() {
 
 void Executor::answer(ProcessId caller, uint64_t cookie, ReplyStatus status) {
   std::string record;
-  append_raw(&record, TaskReplyHead{cookie, 0, status, 0});
+  append_raw(&record, TaskReplyHead{cookie, 0, flagged(status), 0});
   send_record(caller, LaneType::kReply, record);
 }
 
@@ -250,12 +257,14 @@ void Executor::append_value(const ReturnValue& value, ProcessId caller, std::str
 
 void Executor::reply(Incoming* task, ReplyStatus status, std::span<const ReturnValue> values,
                      const std::string* error) {
+  if (task->cancel_children) rt_.submitter.cancel_children(task->id.lo, false);   // those made since it was cancelled
   int64_t end_ns = steady_ns();
   int64_t us = (end_ns - task->start_ns) / 1000;
   std::string& record = reply_scratch_;
   record.clear();
   uint16_t n = error ? 1 : static_cast<uint16_t>(values.size());
-  append_raw(&record, TaskReplyHead{task->id.lo, static_cast<uint32_t>(std::min<int64_t>(us, UINT32_MAX)), status, n});
+  append_raw(&record, TaskReplyHead{task->id.lo, static_cast<uint32_t>(std::min<int64_t>(us, UINT32_MAX)),
+                                   flagged(status), n});
   if (error) {
     wire::Writer w(record);
     w(ValueState::kError, uint32_t{0}, std::string_view(*error));

@@ -25,6 +25,7 @@ struct Incoming : IncomingTask {
   int64_t start_ns = 0;                     // steady clock
   uint64_t items_sent = 0, items_consumed = 0;
   bool cancel_requested = false;
+  bool cancel_children = false;
 };
 
 class Executor {
@@ -37,6 +38,8 @@ class Executor {
   void request_exit(bool graceful);
   // This process ends of its own will: what is queued stays unanswered, so that its callers learn of the end.
   void leave();
+  // The answer that comes next is this worker's last (max_calls): what is queued goes back to its callers.
+  void last_task();
   bool exiting() const { return exiting_; }
   bool has_task() const { return !leaving_ && !queue_.empty(); }
   size_t running() const { return running_.size(); }
@@ -68,6 +71,9 @@ class Executor {
   void handle_cancel(Peer& peer, const CancelHead& head);
   void give_back(ProcessId caller, uint32_t n);
   void answer(ProcessId caller, uint64_t cookie, ReplyStatus status);
+  ReplyStatus flagged(ReplyStatus status) const {
+    return static_cast<ReplyStatus>(static_cast<uint16_t>(status) | reply_flags_);
+  }
   void send_record(ProcessId caller, LaneType type, const std::string& record);
   void append_value(const ReturnValue& value, ProcessId caller, std::string* out);
   void remember(const Incoming& task, bool failed, const std::string* error, int64_t end_ns);
@@ -83,6 +89,7 @@ class Executor {
   uint64_t finished_dropped_ = 0;
   bool exiting_ = false;
   bool leaving_ = false;
+  uint16_t reply_flags_ = 0;          // kReplyLeaving once last_task() was called
 };
 
 }  // namespace sheaf::runtime

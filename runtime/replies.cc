@@ -133,6 +133,10 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
   if (payload.size() < sizeof(TaskReplyHead)) return;
   TaskReplyHead head;
   std::memcpy(&head, payload.data(), sizeof head);
+  if (static_cast<uint16_t>(head.status) & kReplyLeaving) {
+    head.status = static_cast<ReplyStatus>(static_cast<uint16_t>(head.status) & ~kReplyLeaving);
+    peer.leaving = peer.recalled = true;
+  }
   wire::Reader in(payload.subspan(sizeof head));
   Slot slot = rt_.objects.table().find_own(head.cookie);
   Task* task = slot == kNoSlot ? nullptr : rt_.objects.at(slot).task;
@@ -177,7 +181,7 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
       finish(task, true);
       break;
   }
-  if (sched && peer.recalled && peer.in_flight.size == 0 && peer.lease != 0) return_lease(peer, false);
+  if (sched && peer.recalled && peer.in_flight.size == 0 && peer.lease != 0) return_lease(peer, peer.leaving);
 }
 
 void Submitter::retry(Task* task, bool front) {
@@ -233,7 +237,7 @@ void Submitter::peer_down(Peer& peer, const ErrorRecord& cause) {
   for (Task* task : tasks) {
     if (task->actor) continue;   // ActorClients decides
     take_off(task);
-    bool started = std::exchange(first, false);
+    bool started = std::exchange(first, false) && !peer.leaving;
     if (task->cancelled) complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
     else if (started && task->retries_left == 0) complete_error(task, cause);
     else {

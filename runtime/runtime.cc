@@ -49,6 +49,11 @@ Result<Runtime*> Runtime::connect(ConnectOptions options) {
 
 void Runtime::shutdown() {
   Impl& rt = *impl_;
+  if (rt.closed.load()) return;
+  if (rt.kind == protocol::ClientKind::kWorker) {   // what was answered has to reach its callers
+    auto sent = [&] { return !rt.peers.has_overflow() && rt.daemon.lane().overflow_bytes() == 0; };
+    rt.progress.wait_through(sent, Clock::now() + std::chrono::seconds(2));
+  }
   if (rt.closed.exchange(true)) return;
   {
     Locked guard(rt);

@@ -92,6 +92,7 @@ struct Peer {
   uint64_t lease = 0;                // 0: not leased to us
   SchedClass* sched = nullptr;
   bool recalled = false;             // return the lease when in_flight is empty
+  bool leaving = false;              // the worker ends by itself: what it has not answered was not started
   bool steal_sent = false;
   double backlog_us = 0;             // estimated running time of what is in flight
   Deadline idle_since{};

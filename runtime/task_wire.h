@@ -84,6 +84,8 @@ enum class ReplyStatus : uint16_t {
   kNotRun = 3,           // given back: never started
   kCancelled = 4,
 };
+// Or-ed into a reply's status: the worker starts no further task and ends by itself (max_calls).
+inline constexpr uint16_t kReplyLeaving = 0x8000;
 // Followed by n_values x { u8 ValueState, u32 n_contained, (u32 count + bytes | Locator), n_contained x ObjectId }.
 struct TaskReplyHead {
   uint64_t cookie;

@@ -118,6 +118,11 @@ void Runtime::fail(IncomingTask* task, const ErrorRecord& error, bool retryable)
   for (uint64_t pin : pins) unpin(pin);
 }
 
+void Runtime::last_task() {
+  Locked guard(*impl_);
+  impl_->executor.last_task();
+}
+
 uint64_t Runtime::retain_dep(const IncomingTask& task, uint32_t index) {
   if (index >= task.deps.size() || task.deps[index].state != ValueState::kArena) return 0;
   Slot slot = import(task.dep_ids[index]);

@@ -376,9 +376,15 @@ AfterTask run_task(Runtime* rt, IncomingTask* task, bool main_thread) {
   {
     // Answering counts as running: a generator's code runs while its items are sent.
     RunningScope scope(task, main_thread);
+    // From here on a cancellation interrupts; one that came before is seen now.
+    if (rt->cancel_requested(*task)) {
+      answer_cancelled(rt, task);
+      return last ? AfterTask::kLeave : AfterTask::kGoOn;
+    }
     Call call;
     Ref function = prepare_task(rt, *task, &call);
     Ref result(function ? invoke(function.get(), &call) : nullptr);
+    if (last) rt->last_task();
     if (!result || !answer(rt, task, result.get())) after = answer_exception(rt, task);
   }
   return last ? AfterTask::kLeave : after;

@@ -88,9 +88,7 @@ void run_in_group(Runtime* rt, IncomingTask* task, bool main_thread) {
   ++g_pool->busy;
   keep_a_leader();
   while (task) {
-    AfterTask after = rt->cancel_requested(*task) ? (answer_cancelled(rt, task), AfterTask::kGoOn)
-                                                  : run_task(rt, task, main_thread);
-    if (after == AfterTask::kLeave) g_pool->leaving = true;
+    if (run_task(rt, task, main_thread) == AfterTask::kLeave) g_pool->leaving = true;
     task = nullptr;
     if (!group.waiting.empty() && !g_pool->leaving) {
       task = group.waiting.front();
@@ -155,10 +153,6 @@ PyObject* py_worker_main(PyObject*, PyObject*) {
     IncomingTask* task = take_task(rt);
     if (PyErr_CheckSignals() < 0) PyErr_Clear();   // a cancellation that came too late
     if (!task) continue;
-    if (rt->cancel_requested(*task)) {
-      answer_cancelled(rt, task);
-      continue;
-    }
     bool creation = task->kind == runtime::TaskKind::kActorCreation;
     if (run_task(rt, task, true) == AfterTask::kLeave) break;
     if (!creation || !g_actor.instance) continue;
