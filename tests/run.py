@@ -162,6 +162,8 @@ def main() -> int:
     runtime_dir.mkdir(mode=0o700)
     os.environ[MARK] = mark
     os.environ["XDG_RUNTIME_DIR"] = str(runtime_dir)
+    # The compiler cache would keep its scratch files there too, for the programs that tests build.
+    os.environ["CCACHE_TEMPDIR"] = str(out / "ccache")
     shm_before = shared_memory()
     try:
         for part in parts:
