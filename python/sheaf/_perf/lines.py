@@ -224,21 +224,20 @@ def actor_concurrent(api):
     kill_all(api, actor)
 
 
-@line("1:n actor calls async", multiplier=5000)
-def one_to_n(api):
+def one_client_many_servers(api, server_class: str):
+    """One client actor that calls every server; 5,000 calls in all."""
     made = definitions(api)
     n = clients(api)
-    servers = [made["Server"].remote() for _ in range(n)]
+    servers = [made[server_class].remote() for _ in range(n)]
     client = made["Client"].remote(servers)
     yield lambda: api.get(client.small_value_batch.remote(5000 // n))
     kill_all(api, client, *servers)
 
 
-@line("n:n actor calls async", multiplier=10_000)
-def n_to_n(api):
-    made = definitions(api)
+def many_tasks_many_servers(api, server_class: str):
+    """Four tasks that call the servers in turn; 10,000 calls in all."""
     n = clients(api)
-    servers = [made["Server"].remote() for _ in range(n)]
+    servers = [definitions(api)[server_class].remote() for _ in range(n)]
 
     @api.remote
     def work(actors):
@@ -246,6 +245,16 @@ def n_to_n(api):
 
     yield lambda: api.get([work.remote(servers) for _ in range(4)])
     kill_all(api, *servers)
+
+
+@line("1:n actor calls async", multiplier=5000)
+def one_to_n(api):
+    return one_client_many_servers(api, "Server")
+
+
+@line("n:n actor calls async", multiplier=10_000)
+def n_to_n(api):
+    return many_tasks_many_servers(api, "Server")
 
 
 @line("n:n actor calls with arg async", multiplier=2000)
@@ -282,26 +291,12 @@ def async_actor_args(api):
 
 @line("1:n async-actor calls async", multiplier=5000)
 def one_to_n_async(api):
-    made = definitions(api)
-    n = clients(api)
-    servers = [made["AsyncServer"].remote() for _ in range(n)]
-    client = made["Client"].remote(servers)
-    yield lambda: api.get(client.small_value_batch.remote(5000 // n))
-    kill_all(api, client, *servers)
+    return one_client_many_servers(api, "AsyncServer")
 
 
 @line("n:n async-actor calls async", multiplier=10_000)
 def n_to_n_async(api):
-    made = definitions(api)
-    n = clients(api)
-    servers = [made["AsyncServer"].remote() for _ in range(n)]
-
-    @api.remote
-    def work(actors):
-        api.get([actors[i % n].small_value.remote() for i in range(2500)])
-
-    yield lambda: api.get([work.remote(servers) for _ in range(4)])
-    kill_all(api, *servers)
+    return many_tasks_many_servers(api, "AsyncServer")
 
 
 @line("placement group create/removal", multiplier=100, unit="groups")
