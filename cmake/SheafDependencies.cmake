@@ -45,7 +45,7 @@ sheaf_optional_module(UCX ucx ucp/api/ucp.h "hosts will talk by TCP with TLS, no
 sheaf_optional_module(libfabric libfabric rdma/fabric.h "no Slingshot or EFA, hosts will talk by TCP with TLS")
 sheaf_optional_module(MPI "ompi-cxx" mpi.h "mpirun is still supported as a launcher, through PMIx or a shared file")
 sheaf_optional_module(PMIx pmix pmix.h "addresses of a job are exchanged through a 0600 file on a shared directory")
-sheaf_optional_module(CUDA "" cuda.h "GPUs are counted and assigned; device objects live on fake devices only")
+sheaf_optional_module(CUDA "" cuda.h "GPUs are counted and assigned, device objects live on fake devices only")
 sheaf_optional_module(liburing liburing liburing.h "spilling to disk uses pread and pwrite in a thread")
 sheaf_optional_module(hwloc hwloc hwloc.h "cores and NUMA nodes are read from /sys without hwloc")
 

@@ -91,8 +91,8 @@ install_sheaf() {
   say "building and installing sheaf (full log: $log)"
   # shellcheck disable=SC2086
   "$venv/bin/python" -m pip install -v --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall \
-    -C cmake.define.SHEAF_BUILD_TESTS=ON -C cmake.define.SHEAF_BUILD_EXAMPLES=ON \
-    -C cmake.define.SHEAF_BUILD_BENCHMARKS=ON $extras . > "$log" 2>&1 < /dev/null &
+    --config-settings=cmake.define.SHEAF_BUILD_TESTS=ON --config-settings=cmake.define.SHEAF_BUILD_EXAMPLES=ON \
+    --config-settings=cmake.define.SHEAF_BUILD_BENCHMARKS=ON $extras . > "$log" 2>&1 < /dev/null &
   local pid=$! last="" line
   while kill -0 "$pid" 2>/dev/null; do
     sleep 2
