@@ -22,10 +22,45 @@ ControllerActions Controller::handle(const ControllerEvent& event, Time now) {
 
 ControllerActions Controller::start(Time now) {
   now_ = std::max(now_, now);
-  std::vector<JournalRecord> records = std::exchange(stale_records_, {});
-  records.push_back({RecordKind::kBoot, "", wire::encode(boot_)});
-  journal(std::move(records));
+  // Apart from what creates: erasures find room on a full disk.
+  if (!stale_records_.empty()) journal(std::exchange(stale_records_, {}));
+  journal_boot();
   return std::exchange(out_, {});
+}
+
+// Job numbers, ids and incarnations of this life are its own only once its number is durable.
+void Controller::journal_boot() {
+  if (boot_durable_ || boot_pending_ != 0) return;
+  boot_pending_ = journal({{RecordKind::kBoot, "", wire::encode(boot_)}});
+  wait_for(boot_pending_).boot = true;
+}
+
+void Controller::journal_for_later(JournalRecord record) {
+  const uint64_t sequence = journal({record});
+  wait_for(sequence).again = {std::move(record)};
+}
+
+// Whether a job's or a function's record still has a use.
+bool Controller::is_current(const JournalRecord& record) const {
+  if (record.kind == RecordKind::kJob) {
+    auto job = jobs_.find(static_cast<JobId>(std::stoull(record.key)));
+    return job != jobs_.end() && (job->second.alive || has_detached_actors(job->first));
+  }
+  const size_t split = record.key.find('\0');
+  auto value = kv_.find({record.key.substr(0, split), record.key.substr(split + 1)});
+  return value != kv_.end() && value->second == record.value;
+}
+
+// Jobs' and functions' records that are not durable, on their way or turned away.
+std::vector<JournalRecord> Controller::not_yet_stored() const {
+  std::vector<JournalRecord> out;
+  for (const auto& [key, record] : unstored_) out.push_back(record);
+  for (const auto& [sequence, pending] : pending_) {
+    for (const JournalRecord& record : pending.again) {
+      if (is_current(record)) out.push_back(record);
+    }
+  }
+  return out;
 }
 
 uint64_t Controller::journal(std::vector<JournalRecord> records) {
@@ -58,6 +93,15 @@ void Controller::on(const JournalSynced& event) {
 }
 
 void Controller::settle(Pending pending) {
+  if (pending.boot) {
+    boot_durable_ = true;
+    boot_pending_ = 0;
+    place_waiting_actors();
+  }
+  for (const JournalRecord& record : pending.again) {
+    auto kept = unstored_.find({record.kind, record.key});
+    if (kept != unstored_.end() && kept->second == record) unstored_.erase(kept);
+  }
   if (auto it = actors_.find(pending.actor); it != actors_.end()) {
     it->second.journal_pending = 0;
     if (it->second.state != protocol::ActorState::kDead) place(it->first, it->second);
@@ -79,6 +123,18 @@ void Controller::settle(Pending pending) {
 
 // The record is not in the journal and never will be: as if the request had not been made.
 void Controller::undo(uint64_t sequence, Pending pending, const Status& status) {
+  if (pending.boot) {
+    boot_pending_ = 0;
+    set_timer(now_ + config_.boot_retry, Timer::Kind::kBoot, 0, 0);
+    for (const ControllerEvent& event : pending.deferred) {
+      const auto* job = std::get_if<From<protocol::RegisterJob>>(&event);
+      if (job) reply(job->process, job->request, status);
+    }
+    return;
+  }
+  for (const JournalRecord& record : std::exchange(pending.again, {})) {
+    if (is_current(record)) unstored_[{record.kind, record.key}] = record;
+  }
   for (auto& [key, before] : pending.kv_before) {
     bool overwritten = false;   // by a later write, which then has our predecessor to go back to
     for (auto& [later, other] : pending_) {
@@ -97,15 +153,17 @@ void Controller::undo(uint64_t sequence, Pending pending, const Status& status) 
     pending.reply->payload.clear();
   }
   auto actor = actors_.find(pending.actor);
-  if (actor != actors_.end() && actor->second.incarnation == 0) {
+  if (actor != actors_.end()) {
+    const JobId job = actor->second.job;
     end_actor(actor->first, actor->second,
               {ErrorKind::kActorDied, fmt::format("not created: {}", status.message()), "",
                actor->first},
               false);
+    forget_job_if_unused(job);
   }
   auto group = groups_.find(pending.group);
   if (group != groups_.end()) remove_group(group->first, group->second);
-  settle(std::move(pending));   // a restart goes ahead: its predecessors died with this node
+  settle(std::move(pending));
 }
 
 void Controller::on(const ClientJoined& event) {
@@ -202,6 +260,7 @@ void Controller::on(const ControllerTick&) {
       case Timer::Kind::kActor: review_actor({timer.hi, timer.lo}); break;
       case Timer::Kind::kGroup: review_group({timer.hi, timer.lo}); break;
       case Timer::Kind::kKeyWait: expire_key_waits(); break;
+      case Timer::Kind::kBoot: journal_boot(); break;
     }
   }
 }

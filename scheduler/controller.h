@@ -32,6 +32,8 @@ struct ControllerConfig {
   // a reservation on several nodes is planned anew after this
   Time group_retry = std::chrono::seconds(1);
   Time warn_interval = std::chrono::seconds(30);
+  // until then a boot number that found no room on disk waits
+  Time boot_retry = std::chrono::milliseconds(500);
   size_t dead_actors_kept = 10000;                     // so that late subscribers learn the cause
   size_t dead_groups_kept = 10000;
 };
@@ -211,9 +213,11 @@ class Controller {
   struct Pending {
     std::optional<Reply> reply;
     std::vector<std::pair<KvKey, std::optional<std::string>>> kv_before;
-    ActorId actor;                           // created by it, or restarted
+    ActorId actor;                           // created by it
     PlacementGroupId group;                  // created by it
     std::vector<ControllerEvent> deferred;   // read what this writes: handled again afterwards
+    bool boot = false;                       // the boot number
+    std::vector<JournalRecord> again;        // should they fail, detached actors need them still
   };
   // A handle may be elsewhere before its creator's request is here: that one waits for the
   // constructor's arguments.
@@ -222,7 +226,8 @@ class Controller {
   };
   struct Timer {
     Time at{0};
-    enum class Kind : uint8_t { kActor = 0, kGroup = 1, kKeyWait = 2 } kind = Kind::kActor;
+    enum class Kind : uint8_t { kActor = 0, kGroup = 1, kKeyWait = 2, kBoot = 3 };
+    Kind kind = Kind::kActor;
     uint64_t hi = 0, lo = 0;
     auto operator<=>(const Timer&) const = default;
   };
@@ -262,6 +267,10 @@ class Controller {
   // Journal and replies (controller.cc).
   uint64_t journal(std::vector<JournalRecord> records);
   Pending& wait_for(uint64_t sequence) { return pending_[sequence]; }
+  void journal_boot();
+  void journal_for_later(JournalRecord record);
+  bool is_current(const JournalRecord& record) const;
+  std::vector<JournalRecord> not_yet_stored() const;
   void settle(Pending pending);
   void undo(uint64_t sequence, Pending pending, const Status& status);
   void reply(ProcessId process, uint64_t request, Status status, std::string payload = {});
@@ -313,6 +322,8 @@ class Controller {
 
   ControllerConfig config_;
   uint32_t boot_ = 1;
+  bool boot_durable_ = false;        // before that no job is registered and nothing is placed
+  uint64_t boot_pending_ = 0;        // its sequence while it is on its way
   uint32_t jobs_started_ = 0;
   std::map<ProcessId, Client> clients_;
   std::map<JobId, JobInfo> jobs_;
@@ -334,6 +345,8 @@ class Controller {
   std::map<uint64_t, Pending> pending_;                            // by journal sequence
   std::map<KvKey, uint64_t> kv_pending_;                           // last unsynced write of a key
   std::vector<JournalRecord> stale_records_;                       // found by restore(), to erase
+  // Of jobs and functions, not on disk for want of room: they go with each detached actor.
+  std::map<std::pair<RecordKind, std::string>, JournalRecord> unstored_;
   std::set<Timer> timers_;                                         // stale ones are harmless
   uint64_t next_sequence_ = 1;
   Time now_{0};

@@ -52,9 +52,12 @@ void Controller::on(const Request<protocol::ActorCreate>& event) {
     place(spec->actor, actor);
     return;
   }
-  actor.journal_pending = journal({record_of(spec->actor, actor)});
+  std::vector<JournalRecord> records = not_yet_stored(), again = records;
+  records.push_back(record_of(spec->actor, actor));
+  actor.journal_pending = journal(std::move(records));
   Pending& pending = wait_for(actor.journal_pending);
   pending.actor = spec->actor;
+  pending.again = std::move(again);
   pending.reply = Reply{event.process, event.request, StatusCode::kOk, "", payload};
 }
 
@@ -150,9 +153,11 @@ void Controller::place(ActorId id, ActorInfo& actor) {
     return;
   }
   actor.process = kNoProcess;
+  actor.node = {};
+  unplaced_.insert(id);
+  if (!boot_durable_) return;
   actor.node = choose_node(actor);
   if (actor.node.is_nil()) {
-    unplaced_.insert(id);
     review_actor(id);
     return;
   }
@@ -243,14 +248,9 @@ void Controller::actor_lost(ActorId id, ActorInfo& actor, const ErrorRecord& cau
   actor.cause = cause;
   actor.process = kNoProcess;
   push(id, actor);
-  if (!spec.detached) {
-    place(id, actor);
-    return;
-  }
-  // The next incarnation exists only once its number cannot be given out again after a crash.
-  actor.node = {};
-  actor.journal_pending = 0;
-  wait_for(journal({record_of(id, actor)})).actor = id;
+  // Its number needs no record: those of the next life begin beyond all of this one.
+  if (spec.detached) journal({record_of(id, actor)});
+  place(id, actor);
 }
 
 // Ends it for its callers. Its worker, if any, has been told to go by release_actor().

@@ -28,6 +28,11 @@ std::string key_text(const std::pair<std::string, std::string>& key) {
 void Controller::on(const Request<protocol::RegisterJob>& event) {
   auto client = clients_.find(event.process);
   if (client == clients_.end()) return;
+  if (!boot_durable_) {
+    journal_boot();
+    wait_for(boot_pending_).deferred.push_back(event);
+    return;
+  }
   if (client->second.job == 0) {
     JobInfo info;
     info.job = (boot_ - 1) * kJobsPerBoot + ++jobs_started_;
@@ -38,7 +43,7 @@ void Controller::on(const Request<protocol::RegisterJob>& event) {
     info.started = now_;
     info.alive = true;
     client->second.job = info.job;
-    journal({{RecordKind::kJob, std::to_string(info.job), wire::encode(info.spec)}});
+    journal_for_later({RecordKind::kJob, std::to_string(info.job), wire::encode(info.spec)});
     jobs_[info.job] = std::move(info);
   }
   const JobInfo& info = jobs_.at(client->second.job);
@@ -97,6 +102,7 @@ void Controller::forget_job_if_unused(JobId id) {
   auto job = jobs_.find(id);
   if (job == jobs_.end() || job->second.alive || has_detached_actors(id)) return;
   std::vector<JournalRecord> records{{RecordKind::kJob, std::to_string(id), std::nullopt}};
+  unstored_.erase({RecordKind::kJob, records[0].key});
   for (auto it = function_users_.begin(); it != function_users_.end();) {
     it->second.erase(id);
     if (!it->second.empty()) {
@@ -106,6 +112,7 @@ void Controller::forget_job_if_unused(JobId id) {
     const KvKey key{std::string(kFunctionSpace), it->first};
     kv_.erase(key);
     records.push_back({RecordKind::kKeyValue, key_text(key), std::nullopt});
+    unstored_.erase({RecordKind::kKeyValue, records.back().key});
     it = function_users_.erase(it);
   }
   journal(std::move(records));
@@ -151,16 +158,17 @@ void Controller::on(const Request<protocol::KvPut>& event) {
   }
   std::optional<std::string> before;
   if (present) before = existing->second;
-  const uint64_t sequence =
-      journal({{RecordKind::kKeyValue, key_text(key), event.message.value}});
+  const JournalRecord record{RecordKind::kKeyValue, key_text(key), event.message.value};
   Reply answer{event.process, event.request, StatusCode::kOk, "",
                wire::encode(protocol::KvPutReply{!present})};
   if (is_function) {
     // Needed again only by detached actors, whose own records come later.
+    journal_for_later(record);
     set_key(key, event.message.value);
     out_.push_back(std::move(answer));
     return;
   }
+  const uint64_t sequence = journal({record});
   Pending& pending = wait_for(sequence);
   pending.reply = std::move(answer);
   pending.kv_before.emplace_back(key, std::move(before));

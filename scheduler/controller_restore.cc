@@ -23,6 +23,10 @@ struct ActorRecord {
   }
 };
 
+// An actor's incarnations in one life of the journal: the lives before it have lower numbers, those
+// that their records do not tell of too.
+constexpr uint32_t kIncarnationBits = 16;
+
 }  // namespace
 
 JournalRecord Controller::record_of(ActorId id, const ActorInfo& actor) const {
@@ -38,7 +42,8 @@ std::vector<std::string> Controller::restore(const std::vector<JournalRecord>& r
                                     static_cast<int>(record.kind), record.key));
     }
   }
-  for (const auto& [id, actor] : actors_) {
+  for (auto& [id, actor] : actors_) {
+    actor.incarnation = std::max(actor.incarnation, boot_ << kIncarnationBits);
     auto group = groups_.find(actor.spec->placement.strategy.group);
     const bool dead = actor.state == ActorState::kDead;
     if (group != groups_.end() && !dead) group->second.actors.insert(id);
@@ -129,7 +134,6 @@ void Controller::restore_actor(const protocol::ActorSpec& spec, JobId job, uint3
   }
   actor.state = ActorState::kRestarting;
   if (!spec.name.empty()) names_[{spec.name_space, spec.name}] = spec.actor;
-  stale_records_.push_back(record_of(spec.actor, actor));
   unplaced_.insert(spec.actor);
 }
 

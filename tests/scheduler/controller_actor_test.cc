@@ -267,7 +267,7 @@ TEST_F(ControllerActorTest, NextLifeRestartsDetachedActors) {
   auto placed = next.to_node<PlaceActor>();
   ASSERT_EQ(placed.size(), 1u);
   EXPECT_EQ(placed[0].actor, restartable.actor);
-  EXPECT_EQ(placed[0].incarnation, 2u);
+  EXPECT_EQ(placed[0].incarnation, 2u << 16) << "the second life's";
   EXPECT_TRUE(placed[0].job_ended);
   next.add_driver(kOther, "space");
   const auto found = next.ask(kOther, protocol::ActorLookup{"again", ""});
@@ -275,6 +275,23 @@ TEST_F(ControllerActorTest, NextLifeRestartsDetachedActors) {
   auto lost = next.answer(next.ask(kOther, protocol::ActorLookup{"once", ""}));
   EXPECT_EQ(lost->code, StatusCode::kNotFound);
   EXPECT_NE(lost->message.find("node daemon"), std::string::npos) << lost->message;
+}
+
+TEST_F(ControllerActorTest, IncarnationsOfTwoLivesNeverMeet) {
+  auto spec = spec_of(1, "again", true);
+  spec.max_restarts = -1;
+  create(spec);
+  bench.sync();
+  run(spec.actor);
+  for (int i = 0; i < 3; ++i) lose(spec.actor);   // of these the disk never hears
+  const uint32_t last = actor(spec.actor).incarnation;
+  ControllerBench next(bench, false);
+  next.add_node();
+  EXPECT_TRUE(next.to_node<PlaceActor>().empty()) << "the new life's number is not durable";
+  next.sync();
+  auto placed = next.to_node<PlaceActor>();
+  ASSERT_EQ(placed.size(), 1u);
+  EXPECT_GT(placed[0].incarnation, last);
 }
 
 TEST_F(ControllerActorTest, InfeasibleOneWaitsWarnsAndRunsWhenItCan) {

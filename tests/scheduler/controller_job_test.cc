@@ -142,6 +142,64 @@ TEST_F(ControllerJobTest, DetachedActorKeepsItsJobsFunctionsThroughARestart) {
   EXPECT_EQ(next.disk_records().size(), 2u) << "boot and the new job";
 }
 
+TEST_F(ControllerJobTest, FullDiskAtStartStillLosesWhatTheLastLifeLeft) {
+  bench.ask(kDriver, protocol::KvPut{"fn", "hash", "code", false});
+  bench.sync();
+  ASSERT_EQ(bench.disk_records().size(), 3u) << "boot, the job, its function";
+  ControllerBench next(bench, false);
+  next.sync_on_full_disk();
+  EXPECT_EQ(next.disk_records().size(), 1u);
+}
+
+TEST_F(ControllerJobTest, NoJobStartsBeforeTheBootNumberIsDurable) {
+  ControllerBench next(bench, false);
+  next.add_node();
+  next.send(ClientJoined{kOther, protocol::ClientKind::kDriver, 0});
+  const auto refused = next.ask(kOther, protocol::RegisterJob{});
+  EXPECT_FALSE(next.answer(refused));
+  next.sync_on_full_disk();
+  EXPECT_EQ(next.answer(refused)->code, StatusCode::kOutOfMemory);
+  const auto second = next.ask(kOther, protocol::RegisterJob{});   // tries the disk again at once
+  next.sync();
+  EXPECT_EQ(next.answer(second)->code, StatusCode::kOk);
+  EXPECT_GT(next.machine.job_of(kOther), bench.machine.job_of(kDriver));
+}
+
+TEST_F(ControllerJobTest, BootNumberIsWrittenAgainAfterAWhile) {
+  ControllerBench next(bench, false);
+  next.sync_on_full_disk();
+  next.advance_by(600ms);
+  next.sync();
+  EXPECT_NE(next.add_driver(kOther), 0u);
+}
+
+TEST_F(ControllerJobTest, JobGoesWhenTheRecordOfItsLastDetachedActorFails) {
+  protocol::ActorSpec spec;
+  spec.actor = ActorId::make(0, 1, kDriver, 1);
+  spec.detached = true;
+  bench.ask(kDriver, protocol::ActorCreate{spec});
+  bench.send(ClientLeft{kDriver, {}});   // while the actor may still come to be
+  bench.sync_on_full_disk();
+  bench.sync();
+  EXPECT_EQ(bench.disk_records().size(), 1u) << "boot";
+}
+
+TEST_F(ControllerJobTest, DetachedActorBringsRecordsThatFoundNoRoom) {
+  const JobId job = bench.add_driver(kOther, "late");
+  bench.ask(kOther, protocol::KvPut{"fn", "hash", "code", false});
+  bench.sync_on_full_disk();
+  bench.ask(kOther, protocol::KvPut{"fn", "second", "code", false});   // under way
+  protocol::ActorSpec spec;
+  spec.actor = ActorId::make(0, 1, kOther, 1);
+  spec.detached = true;
+  spec.max_restarts = -1;
+  bench.ask(kOther, protocol::ActorCreate{spec});
+  bench.sync();
+  ControllerBench next(bench);
+  EXPECT_TRUE(next.machine.jobs().contains(job));
+  EXPECT_EQ(next.machine.key_values().size(), 2u);
+}
+
 TEST_F(ControllerJobTest, StrangeRecordsAreReportedAndSkipped) {
   ControllerBench next;
   std::vector<JournalRecord> records{{RecordKind::kActor, "nonsense", "xx"},

@@ -1,6 +1,7 @@
 // One agent or controller under a test's hand: events in, actions kept until asked for.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -110,10 +111,12 @@ class ControllerBench : public Bench<Controller, ControllerEvent, ControllerActi
     sync();
   }
   // The life after `before`, with what its disk holds.
-  explicit ControllerBench(const ControllerBench& before) : Bench(ControllerConfig{}) {
+  explicit ControllerBench(const ControllerBench& before, bool sync_boot = true)
+      : Bench(ControllerConfig{}) {
     disk = before.disk;
     strange = machine.restore(before.disk_records());
     keep(machine.start(now));
+    if (sync_boot) sync();
   }
   void advance_by(Time by) { advance(by, ControllerTick{}); }
 
@@ -157,6 +160,19 @@ class ControllerBench : public Bench<Controller, ControllerEvent, ControllerActi
       for (const AppendJournal& append : appends) apply(append);
       send(JournalSynced{{appends.back().sequence, {}}});
     }
+  }
+  // As on a full disk: what creates fails, what only erases is done.
+  void sync_on_full_disk() {
+    JournalCompletion completion;
+    for (const AppendJournal& append : take<AppendJournal>()) {
+      completion.durable = append.sequence;
+      const bool creates = std::any_of(append.records.begin(), append.records.end(),
+                                       [](const JournalRecord& r) { return r.value.has_value(); });
+      if (!creates) apply(append);
+      else completion.failed.emplace_back(append.sequence,
+                                          Status(StatusCode::kOutOfMemory, "disk full"));
+    }
+    send(JournalSynced{completion});
   }
   void fail_journal(StatusCode code = StatusCode::kOutOfMemory) {
     JournalCompletion completion;

@@ -128,6 +128,8 @@ void World::check_replay() {
       fail("JournalPrefix", fmt::format("detached actor {} is forgotten", id.lo));
     } else if (ledger.restartable != (it->second.state == ActorState::kRestarting)) {
       fail("JournalPrefix", fmt::format("detached actor {} came back in the wrong state", id.lo));
+    } else if (ledger.restartable && !controller_->jobs().contains(ledger.job)) {
+      fail("JournalPrefix", fmt::format("detached actor {} lost its job's environment", id.lo));
     }
   }
   for (const PlacementGroupId& id : detached_groups_) {

@@ -28,6 +28,12 @@ void World::start_driver() {
   ask(p, job, [this, id = p.id](const Reply& reply) {
     Process* self = live(id);
     auto answer = wire::decode<protocol::RegisterJobReply>(reply.payload);
+    if (reply.code == StatusCode::kOutOfMemory) {   // said so, and gone; another comes later
+      kill_process(id);
+      if (!faults_on_ || drivers_started_ >= 12) return;
+      after(delay(1000, 200000), [this] { start_driver(); });
+      return;
+    }
     if (!self || !answer) return;
     self->job = answer->job;
     run_program(id);
@@ -102,7 +108,7 @@ void World::add_actor(Process& p) {
       return;
     }
     if (spec.detached) {
-      detached_[spec.actor] = {spec.max_restarts != 0, spec.name, ""};
+      detached_[spec.actor] = {self->job, spec.max_restarts != 0, spec.name, ""};
       ++stats_.acked_writes;
     }
     own.created = true;

@@ -36,6 +36,7 @@ struct Options {
 
 struct Stats {
   uint64_t events = 0, faults = 0, tasks = 0, calls = 0, restarts = 0, acked_writes = 0;
+  uint64_t checks = 0;           // of invariants, one each time that an oracle looked
 };
 
 // ---- What simulated programs do ----------------------------------------------------------------
@@ -131,6 +132,7 @@ struct WriteLedger {
   uint64_t issued = 0;
 };
 struct DetachedLedger {
+  JobId job = 0;
   bool restartable = false;
   std::string name, name_space;
 };
