@@ -1,34 +1,37 @@
-"""Runs lines for one engine in a process of its own: reads a line's name, answers with its rates, as JSON.
+"""One engine in a process of its own: does what it is asked for, a JSON object a line, and answers in
+JSON. `python engine.py NAME` serves; `python engine.py NAME --life KIND` lives once (life.py).
 
-Loaded by path in a peer's interpreter (`python engine.py ray`), so it imports only the standard library and lines.py.
+Run by path in a peer's interpreter, so it imports only the standard library and its neighbours.
 """
+
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
-import statistics
 import sys
 import time
+from typing import Any, Iterator
+
+sys.path[:1] = [os.path.dirname(os.path.abspath(__file__))]
+
+import life  # noqa: E402
+import lines  # noqa: E402
+import peer_apis  # noqa: E402
 
 
-def load_lines():
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lines.py")
-    spec = importlib.util.spec_from_file_location("sheaf_perf_lines", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["sheaf_perf_lines"] = module
-    spec.loader.exec_module(module)
-    return module
+class OpenLine:
+    """A line set up, measured round by round."""
 
+    def __init__(self, api: Any, line: lines.Line) -> None:
+        self._line = line
+        self._generator: Iterator[lines.Work] = line.setup(api)
+        self._work = next(self._generator)
+        self._step = 1
 
-def measure(work, multiplier: float, seconds: float, rounds: int) -> list[float]:
-    """Units per second of `rounds` rounds of at least `seconds` each, after one round to warm up."""
-    rates = []
-    step = 1
-    for round_number in range(rounds + 1):
+    def round(self, seconds: float) -> float:
+        """Units per second over at least `seconds`."""
+        work, step, done = self._work, self._step, 0
         started = time.perf_counter()
-        done = 0
         while True:
             for _ in range(step):
                 work()
@@ -36,43 +39,76 @@ def measure(work, multiplier: float, seconds: float, rounds: int) -> list[float]
             took = time.perf_counter() - started
             if took >= seconds:
                 break
-        step = max(1, done // 10)
-        if round_number > 0:
-            rates.append(done * multiplier / took)
-    return rates
+        self._step = max(1, done // 10)
+        return done * self._line.multiplier / took
+
+    def close(self) -> None:
+        next(self._generator, None)
+
+
+class Server:
+    """Answers requests: open, round and close a line; run a task graph."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+        self._by_name = {line.name: line for line in lines.LINES}
+        self._open: OpenLine | None = None
+
+    def answer(self, request: dict) -> dict:
+        try:
+            return getattr(self, "do_" + request["do"])(request)
+        except Exception as error:  # one line's failure is that line's result
+            return {"error": f"{type(error).__name__}: {error}"}
+
+    def do_open(self, request: dict) -> dict:
+        line = self._by_name[request["line"]]
+        if not line.needs <= self._api.FEATURES:
+            return {"skipped": True}
+        self._open = OpenLine(self._api, line)
+        self._open.round(request["seconds"])   # warms up
+        return {}
+
+    def do_round(self, request: dict) -> dict:
+        assert self._open is not None
+        return {"rate": self._open.round(request["seconds"])}
+
+    def do_close(self, request: dict) -> dict:
+        if self._open is not None:
+            opened, self._open = self._open, None
+            opened.close()
+        return {}
+
+    def do_graph(self, request: dict) -> dict:
+        import task_graph
+
+        return task_graph.run(self._api, **request["graph"])
 
 
 def main() -> None:
     name = sys.argv[1]
     reply = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # an engine's own chatter must not mix with the answers
-    api = importlib.import_module(name)
-    lines = load_lines()
-    by_name = {line.name: line for line in lines.LINES}
+
+    def say(answer: dict) -> None:
+        print(json.dumps(answer), file=reply, flush=True)
+
+    api = peer_apis.load(name)
+    if sys.argv[2:3] == ["--life"]:
+        say(life.live(api, sys.argv[3], json.loads(sys.argv[4])))
+        return
     started = time.perf_counter()
-    options = {"num_cpus": os.cpu_count() or 2, "resources": {"custom": 100}}
-    if name == "ray":
-        options.update(include_dashboard=False, log_to_driver=False)
-    api.init(**options)
-    first = lines.definitions(api)["small_value"].remote()
-    api.get(first)
-    version = getattr(api, "__version__", "?")
-    print(json.dumps({"ready_seconds": time.perf_counter() - started, "version": version}), file=reply, flush=True)
+    peer_apis.start(api)
+    api.get(lines.definitions(api)["small_value"].remote())
+    say({"ready_seconds": time.perf_counter() - started, "version": api.__version__})
+    server = Server(api)
     for text in sys.stdin:
         request = json.loads(text)
-        line = by_name[request["line"]]
-        try:
-            generator = line.setup(api)
-            work = next(generator)
-            rates = measure(work, line.multiplier, request["seconds"], request["rounds"])
-            next(generator, None)
-            answer = {"median": statistics.median(rates), "low": min(rates), "high": max(rates), "n": len(rates)}
-        except Exception as error:  # one line's failure is that line's result
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=reply, flush=True)
+        if request["do"] == "end":
+            break
+        say(server.answer(request))
     started = time.perf_counter()
     api.shutdown()
-    print(json.dumps({"shutdown_seconds": time.perf_counter() - started}), file=reply, flush=True)
+    say({"shutdown_seconds": time.perf_counter() - started})
 
 
 if __name__ == "__main__":

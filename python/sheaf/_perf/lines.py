@@ -1,36 +1,47 @@
-"""The benchmark lines, written against an API module (`sheaf` or `ray`) so that both engines run the same code.
+"""The benchmark lines, written against an API module (`sheaf`, `ray`, or a peer as peer_apis.py
+shows it) so that all engines run the same code.
 
-This file imports neither engine: a peer's interpreter loads it by path. Each line is a generator of one
-callable; calling that does `multiplier` units of work. Units and method follow `ray microbenchmark`.
+This file imports no engine: a peer's interpreter loads it by path. Each line is a generator of one
+callable; calling that does `multiplier` units of work. Units and method follow `ray microbenchmark`
+for the lines that it has. `needs` names what an engine must offer beyond plain calls; a peer
+without it is left out of the line.
 """
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from typing import Any, Callable, Iterator
 
 Work = Callable[[], Any]
 
 
+#: What a whole engine offers.
+EVERYTHING = frozenset({"put", "refs", "wait", "map", "actors", "nested", "returns", "groups"})
+
+
 @dataclasses.dataclass
 class Line:
-    """One line of the table. `unit` is what is counted per second; `bandwidth` marks lines that memory speed bounds."""
+    """One line of the table. `unit` is what is counted per second; `bandwidth` marks lines that
+    memory speed bounds.
+    """
 
     name: str
     setup: Callable[[Any], Iterator[Work]]
     multiplier: float = 1.0
     unit: str = "calls"
     bandwidth: bool = False
+    needs: frozenset[str] = frozenset()
 
 
 LINES: list[Line] = []
 
 
-def line(name: str, multiplier: float = 1.0, unit: str = "calls", bandwidth: bool = False):
+def line(name: str, multiplier: float = 1.0, unit: str = "calls", *, bandwidth=False, needs=""):
     """Registers a generator function `setup(api)` that yields the work and cleans up after it."""
 
     def register(setup: Callable[[Any], Iterator[Work]]) -> Callable[[Any], Iterator[Work]]:
-        LINES.append(Line(name, setup, multiplier, unit, bandwidth))
+        LINES.append(Line(name, setup, multiplier, unit, bandwidth, frozenset(needs.split())))
         return setup
 
     return register
@@ -78,6 +89,17 @@ def definitions(api: Any) -> dict[str, Any]:
     @api.remote
     def count_arguments(*values):
         return len(values)
+
+    @api.remote(num_cpus=1)
+    def hold(path):
+        """Keeps a CPU until the file is gone, two minutes at most; when it began, and where."""
+        import os
+        import time
+
+        began = time.time()
+        while os.path.exists(path) and time.time() < began + 120:
+            time.sleep(0.005)
+        return began, os.getpid()
 
     @api.remote(num_cpus=0)
     class Server:
@@ -127,24 +149,24 @@ def kill_all(api: Any, *actors: Any) -> None:
         api.kill(actor)
 
 
-@line("single client get calls")
+@line("single client get calls", needs="put")
 def get_calls(api):
     ref = api.put(0)
     yield lambda: api.get(ref)
 
 
-@line("single client put calls")
+@line("single client put calls", needs="put")
 def put_calls(api):
     yield lambda: api.put(0)
 
 
-@line("multi client put calls", multiplier=1000)
+@line("multi client put calls", multiplier=1000, needs="put nested")
 def multi_put_calls(api):
     task = definitions(api)["many_small_puts"]
     yield lambda: api.get([task.remote() for _ in range(10)])
 
 
-@line("single client put gigabytes", multiplier=0.8, unit="GB", bandwidth=True)
+@line("single client put gigabytes", multiplier=0.8, unit="GB", bandwidth=True, needs="put")
 def put_gigabytes(api):
     import numpy as np
 
@@ -153,7 +175,7 @@ def put_gigabytes(api):
     yield lambda: api.put(array)
 
 
-@line("multi client put gigabytes", multiplier=8.0, unit="GB", bandwidth=True)
+@line("multi client put gigabytes", multiplier=8.0, unit="GB", bandwidth=True, needs="put nested")
 def multi_put_gigabytes(api):
     task = definitions(api)["many_large_puts"]
     yield lambda: api.get([task.remote() for _ in range(10)])
@@ -165,14 +187,14 @@ def tasks_and_get(api):
     yield lambda: api.get([task.remote() for _ in range(1000)])
 
 
-@line("single client get object containing 10k refs", unit="objects")
+@line("single client get object containing 10k refs", unit="objects", needs="put nested")
 def get_refs(api):
     ref = definitions(api)["list_of_refs"].remote()
     api.wait([ref])
     yield lambda: api.get(ref)
 
 
-@line("single client wait 1k refs", unit="rounds")
+@line("single client wait 1k refs", unit="rounds", needs="wait")
 def wait_refs(api):
     task = definitions(api)["small_value"]
 
@@ -196,28 +218,28 @@ def tasks_async(api):
     yield lambda: api.get([task.remote() for _ in range(1000)])
 
 
-@line("multi client tasks async", multiplier=10_000, unit="tasks")
+@line("multi client tasks async", multiplier=10_000, unit="tasks", needs="actors")
 def multi_tasks_async(api):
     servers = [definitions(api)["Server"].remote() for _ in range(4)]
     yield lambda: api.get([s.small_value_batch.remote(2500) for s in servers])
     kill_all(api, *servers)
 
 
-@line("1:1 actor calls sync")
+@line("1:1 actor calls sync", needs="actors")
 def actor_sync(api):
     actor = definitions(api)["Server"].remote()
     yield lambda: api.get(actor.small_value.remote())
     kill_all(api, actor)
 
 
-@line("1:1 actor calls async", multiplier=1000)
+@line("1:1 actor calls async", multiplier=1000, needs="actors")
 def actor_async(api):
     actor = definitions(api)["Server"].remote()
     yield lambda: api.get([actor.small_value.remote() for _ in range(1000)])
     kill_all(api, actor)
 
 
-@line("1:1 actor calls concurrent", multiplier=1000)
+@line("1:1 actor calls concurrent", multiplier=1000, needs="actors")
 def actor_concurrent(api):
     actor = definitions(api)["Server"].options(max_concurrency=16).remote()
     yield lambda: api.get([actor.small_value.remote() for _ in range(1000)])
@@ -247,17 +269,17 @@ def many_tasks_many_servers(api, server_class: str):
     kill_all(api, *servers)
 
 
-@line("1:n actor calls async", multiplier=5000)
+@line("1:n actor calls async", multiplier=5000, needs="actors")
 def one_to_n(api):
     return one_client_many_servers(api, "Server")
 
 
-@line("n:n actor calls async", multiplier=10_000)
+@line("n:n actor calls async", multiplier=10_000, needs="actors")
 def n_to_n(api):
     return many_tasks_many_servers(api, "Server")
 
 
-@line("n:n actor calls with arg async", multiplier=2000)
+@line("n:n actor calls with arg async", multiplier=2000, needs="actors")
 def n_to_n_arg(api):
     made = definitions(api)
     n = clients(api)
@@ -268,41 +290,39 @@ def n_to_n_arg(api):
     kill_all(api, *callers, *servers)
 
 
-@line("1:1 async-actor calls sync")
+@line("1:1 async-actor calls sync", needs="actors")
 def async_actor_sync(api):
     actor = definitions(api)["AsyncServer"].remote()
     yield lambda: api.get(actor.small_value.remote())
     kill_all(api, actor)
 
 
-@line("1:1 async-actor calls async", multiplier=1000)
+@line("1:1 async-actor calls async", multiplier=1000, needs="actors")
 def async_actor_async(api):
     actor = definitions(api)["AsyncServer"].remote()
     yield lambda: api.get([actor.small_value.remote() for _ in range(1000)])
     kill_all(api, actor)
 
 
-@line("1:1 async-actor calls with args async", multiplier=1000)
+@line("1:1 async-actor calls with args async", multiplier=1000, needs="actors")
 def async_actor_args(api):
     actor = definitions(api)["AsyncServer"].remote()
     yield lambda: api.get([actor.small_value_with_arg.remote(i) for i in range(1000)])
     kill_all(api, actor)
 
 
-@line("1:n async-actor calls async", multiplier=5000)
+@line("1:n async-actor calls async", multiplier=5000, needs="actors")
 def one_to_n_async(api):
     return one_client_many_servers(api, "AsyncServer")
 
 
-@line("n:n async-actor calls async", multiplier=10_000)
+@line("n:n async-actor calls async", multiplier=10_000, needs="actors")
 def n_to_n_async(api):
     return many_tasks_many_servers(api, "AsyncServer")
 
 
-@line("placement group create/removal", multiplier=100, unit="groups")
+@line("placement group create/removal", multiplier=100, unit="groups", needs="groups")
 def placement_groups(api):
-    import importlib
-
     groups = importlib.import_module(api.__name__ + ".util.placement_group")
 
     def work():
@@ -315,7 +335,7 @@ def placement_groups(api):
     yield work
 
 
-@line("actors created and called once", multiplier=8, unit="actors")
+@line("actors created and called once", multiplier=8, unit="actors", needs="actors")
 def actor_creation(api):
     server = definitions(api)["Server"]
 
@@ -327,13 +347,14 @@ def actor_creation(api):
     yield work
 
 
-@line("fan-out 100, fan-in 1", multiplier=101, unit="tasks")
+@line("fan-out 100, fan-in 1", multiplier=101, unit="tasks", needs="refs")
 def fan_out_in(api):
     made = definitions(api)
-    yield lambda: api.get(made["count_arguments"].remote(*[made["small_value"].remote() for _ in range(100)]))
+    small, count = made["small_value"], made["count_arguments"]
+    yield lambda: api.get(count.remote(*[small.remote() for _ in range(100)]))
 
 
-@line("chain of 100 tasks", multiplier=100, unit="tasks")
+@line("chain of 100 tasks", multiplier=100, unit="tasks", needs="refs")
 def chain(api):
     echo = definitions(api)["echo"]
 
@@ -346,22 +367,70 @@ def chain(api):
     yield work
 
 
-@line("task with 10k arguments", unit="tasks")
+@line("task with 10k arguments", unit="tasks", needs="put refs nested")
 def many_arguments(api):
     task = definitions(api)["count_arguments"]
     values = [api.put(i) for i in range(10_000)]
     yield lambda: api.get(task.remote(*values))
 
 
-@line("task with 3k returns", unit="tasks")
+@line("task with 3k returns", unit="tasks", needs="returns")
 def many_returns(api):
     task = definitions(api)["three_thousand"].options(num_returns=3000)
     yield lambda: api.get(task.remote())
 
 
-@line("get of an 800 MB array", unit="gets")
+@line("get of an 800 MB array", unit="gets", needs="put")
 def get_large(api):
     import numpy as np
 
     ref = api.put(np.zeros(100 * 1024 * 1024, dtype=np.int64))
     yield lambda: api.get(ref)
+
+
+@line("map of 100,000 calls in chunks", multiplier=100_000, needs="map")
+def chunked_map(api):
+    if hasattr(api, "map"):
+        yield lambda: api.map(abs, range(100_000))
+        return
+    pools = importlib.import_module(api.__name__ + ".util.multiprocessing")
+    pool = pools.Pool(os.cpu_count() or 2)
+    yield lambda: pool.map(abs, range(100_000))
+    pool.terminate()
+
+
+def round_trip(api, value):
+    """The value as an argument and back as the result."""
+    echo = definitions(api)["echo"]
+    return lambda: api.get(echo.remote(value))
+
+
+@line("task, 1 KB of bytes in and out", unit="tasks")
+def bytes_argument(api):
+    yield round_trip(api, b"x" * 1024)
+
+
+@line("task, dict of 1,000 floats in and out", unit="tasks")
+def dict_argument(api):
+    yield round_trip(api, {f"key {i}": i * 0.5 for i in range(1000)})
+
+
+@line("task, 8 MB array in and out", multiplier=0.01678, unit="GB", bandwidth=True)
+def array_argument(api):
+    import numpy as np
+
+    yield round_trip(api, np.zeros(1 << 20))
+
+
+@line("put and get of a dict of 1,000 floats", unit="objects", needs="put")
+def put_get_dict(api):
+    value = {f"key {i}": i * 0.5 for i in range(1000)}
+    yield lambda: api.get(api.put(value))
+
+
+@line("put and get of a 1 MB array", unit="objects", needs="put")
+def put_get_array(api):
+    import numpy as np
+
+    value = np.zeros(1 << 17)
+    yield lambda: api.get(api.put(value))
