@@ -1,4 +1,6 @@
 // Service: how clients come, go, and learn of one another.
+#include <unistd.h>
+
 #include <fmt/format.h>
 
 #include "launchers/service.h"
@@ -93,6 +95,8 @@ void Service::on_reaped(Client& client) {
     pump();
   }
   broker_->reaped(client.id);
+  // Of an async actor's event loop; one that was killed could not remove it.
+  unlink((options_.session->bell_directory() + "/" + std::to_string(client.id)).c_str());
   unfenced_.erase(client.id);
   std::erase_if(fences_, [&](const auto& f) { return f.second.client == client.id; });
 }

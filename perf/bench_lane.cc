@@ -21,6 +21,7 @@
 #include "transport/bell.h"
 #include "transport/lane.h"
 #include "transport/lane_region.h"
+#include "transport/wake_cost.h"
 
 namespace {
 

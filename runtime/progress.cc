@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include <climits>
+#include <utility>
 
 #include "runtime/impl.h"
+#include "transport/wake_cost.h"
 
 namespace sheaf::runtime {
 
@@ -35,9 +37,9 @@ void signal_fd(int fd) {
   [[maybe_unused]] ssize_t n = ::write(fd, &one, sizeof one);
 }
 
-transport::SpinPolicy spin_policy() {
+transport::SpinPolicy spin_policy(const transport::LaneRegion& region) {
   transport::SpinPolicy policy;
-  policy.yield_spin = transport::measure_wake_cost();
+  policy.yield_spin = transport::shared_wake_cost(region);
   return policy;
 }
 
@@ -46,7 +48,8 @@ transport::SpinPolicy spin_policy() {
 Progress::Progress(Runtime::Impl& rt)
     : rt_(rt),
       lock_(rt.lock),
-      bell_(rt.session.region.at<transport::BellBlock>(rt.session.welcome.bell), spin_policy()) {}
+      bell_(rt.session.region.at<transport::BellBlock>(rt.session.welcome.bell),
+            spin_policy(rt.session.region)) {}
 
 Progress::~Progress() {
   for (int fd : {ready_fd_, task_fd_, stop_pipe_[0], stop_pipe_[1]}) {
@@ -91,7 +94,7 @@ void Progress::drain() {
 
 void Progress::wake_others() {
   if (notify_fd_) signal_fd(ready_fd_);
-  if (task_arrived_) signal_fd(task_fd_);
+  if (task_arrived_ && !in_loop_thread()) signal_fd(task_fd_);
   if (woke_) {
     if (leading_) bell_.wake();
     if (followers_ > 0) {
@@ -115,13 +118,20 @@ bool Progress::sleep(Deadline slice_end, Deadline deadline) {
     lock_.unlock();
     bell_.wait(slice_end);
     lock_.lock();
-    leading_ = false;
-    if (followers_ > 0) {   // somebody else must lead now
-      generation_.fetch_add(1, std::memory_order_release);
-      futex_wake_all(generation_);
-    }
+    leave_lead();
   }
   return Clock::now() >= slice_end && slice_end < deadline;
+}
+
+// Lock held. Somebody else must lead now, if anybody waits.
+void Progress::leave_lead() {
+  leading_ = false;
+  if (followers_ > 0) {
+    generation_.fetch_add(1, std::memory_order_release);
+    futex_wake_all(generation_);
+  } else if (loop_sleeps_unled_) {
+    signal_fd(task_fd_);
+  }
 }
 
 void Progress::set_disconnected() {
@@ -144,6 +154,53 @@ int Progress::task_fd() {
   return task_fd_;
 }
 
+Result<int> Progress::loop_fd(const std::string& fifo_path) {
+  SHEAF_ASSIGN(int fd, bell_.open_poll_fd(fifo_path));
+  lock_.lock();
+  has_loop_ = true;
+  loop_thread_ = std::this_thread::get_id();
+  lock_.unlock();
+  return fd;
+}
+
+bool Progress::loop_sleep(bool may_spin) {
+  for (bool spun = !may_spin;; spun = true) {
+    lock_.lock();
+    drain();
+    if (rt_.executor.has_task() || rt_.executor.exiting() || disconnected_) {
+      lock_.unlock();
+      return false;
+    }
+    if (leading_) {
+      loop_sleeps_unled_ = true;
+      lock_.unlock();
+      return true;
+    }
+    leading_ = true;
+    lock_.unlock();
+    bool armed = (spun || !bell_.spin_before_sleep(kNever)) && bell_.arm_poll();
+    lock_.lock();
+    if (armed) {
+      loop_leads_ = true;
+      lock_.unlock();
+      return true;
+    }
+    leave_lead();
+    lock_.unlock();
+  }
+}
+
+void Progress::loop_woke() {
+  lock_.lock();
+  loop_sleeps_unled_ = false;
+  if (std::exchange(loop_leads_, false)) {
+    bell_.disarm_poll();
+    leave_lead();
+  }
+  drain();
+  lock_.unlock();
+}
+
 void Progress::post(std::function<void()> work) { posted_.push_back(std::move(work)); }
 
 void Progress::helper_main() {
@@ -153,7 +210,7 @@ void Progress::helper_main() {
     lock_.lock();
     if (!leading_) drain();
     rt_.tick(Clock::now());   // also while a thread leads: a worker that waits for tasks does so nearly always
-    bool lead = !leading_ && (ready_fd_ >= 0 || task_fd_ >= 0);
+    bool lead = !leading_ && !has_loop_ && (ready_fd_ >= 0 || task_fd_ >= 0);
     if (lead) sleep(Clock::now() + std::chrono::milliseconds(5), kNever);
     if (lead) drain();
     std::vector<std::function<void()>> work = std::exchange(posted_, {});

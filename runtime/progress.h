@@ -3,7 +3,10 @@
 // Of the threads that wait, exactly one leads: it sleeps on the bell. The others sleep on a generation word that they
 // read before they let go of the lock; whoever drains bumps it when something became ready, and a leader bumps it when
 // it leaves. A helper thread drains every millisecond while work is in flight and nobody leads, every 20 ms else; it
-// leads itself while an event loop waits. Waits are cut into slices of 50 ms, so that no lost wake lasts.
+// leads itself while an event loop waits that cannot. Waits are cut into slices of 50 ms, so that no lost wake lasts.
+//
+// An event loop that is ours (an async actor's) leads by itself: it polls the bell's descriptor beside its own, so that
+// a call costs one wake instead of two. While it runs callbacks nobody leads, as while a task runs.
 #pragma once
 
 #include <atomic>
@@ -80,6 +83,12 @@ class Progress {
   // Event loops: an eventfd that becomes readable with take_notified() / with tasks in the queue.
   int ready_fd();
   int task_fd();
+  // An event loop that leads: one thread, from loop_fd() on. loop_sleep() spins, then arms the descriptor and returns
+  // true: poll, then loop_woke(). False: a task is at hand. While another thread leads the loop sleeps unled, and the
+  // eventfds above wake it.
+  Result<int> loop_fd(const std::string& fifo_path);
+  bool loop_sleep(bool may_spin);
+  void loop_woke();
   // Work to be done by the helper outside the lock (hooks).
   void post(std::function<void()> work);
   transport::Bell& bell() { return bell_; }
@@ -90,7 +99,9 @@ class Progress {
   static constexpr std::chrono::milliseconds kSlice{50};
   // Lock held before and after. True when a slice has passed or a signal arrived.
   bool sleep(Deadline slice_end, Deadline deadline);
+  void leave_lead();
   void wake_others();
+  bool in_loop_thread() const { return has_loop_ && loop_thread_ == std::this_thread::get_id(); }
   void helper_main();
   void watch_main();
 
@@ -103,6 +114,10 @@ class Progress {
   bool woke_ = false, notify_fd_ = false, task_arrived_ = false;
   bool disconnected_ = false;
   int ready_fd_ = -1, task_fd_ = -1;
+  bool has_loop_ = false;          // an event loop that leads when it is idle
+  bool loop_leads_ = false;
+  bool loop_sleeps_unled_ = false; // told by task_fd_ when the lead becomes free
+  std::thread::id loop_thread_;
   std::vector<std::function<void()>> posted_;
   std::atomic<bool> stopping_{false};
   std::mutex stop_mutex_;               // the helper's nap: a condition with a time limit

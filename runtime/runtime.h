@@ -217,6 +217,13 @@ class Runtime {
   IncomingTask* next_task(Deadline deadline);
   // Readable when next_task(now) would return one: for event loops.
   int task_fd();
+  // For an event loop of ours, which then drives the runtime's messages itself whenever it is idle. loop_fd(): to be
+  // polled beside task_fd(), by the calling thread alone. loop_sleep(): false when a task is at hand; else poll, then
+  // loop_woke(). Spins about as long as a wake costs when it may: give up the GIL first.
+  Result<int> loop_fd();
+  bool loop_sleep(bool may_spin);
+  void loop_woke();
+  bool has_task() const;
   bool exiting() const;
   void finish(IncomingTask* task, std::span<const ReturnValue> values);
   void fail(IncomingTask* task, const protocol::ErrorRecord& error, bool retryable);

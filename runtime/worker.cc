@@ -86,6 +86,20 @@ int Runtime::task_fd() {
   return impl_->progress.task_fd();
 }
 
+Result<int> Runtime::loop_fd() {
+  const protocol::Welcome& welcome = impl_->session.welcome;
+  return impl_->progress.loop_fd(welcome.session_dir + "/bells/" + std::to_string(welcome.process));
+}
+
+bool Runtime::loop_sleep(bool may_spin) { return impl_->progress.loop_sleep(may_spin); }
+
+void Runtime::loop_woke() { impl_->progress.loop_woke(); }
+
+bool Runtime::has_task() const {
+  Locked guard(*impl_);
+  return impl_->executor.has_task();
+}
+
 bool Runtime::exiting() const {
   Locked guard(*impl_);
   return impl_->executor.exiting() || impl_->progress.disconnected();

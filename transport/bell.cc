@@ -13,8 +13,6 @@
 #include <climits>
 #include <cstring>
 #include <ctime>
-#include <thread>
-#include <vector>
 
 namespace sheaf::transport {
 namespace {
@@ -181,7 +179,6 @@ bool Bell::spin(std::chrono::nanoseconds budget) {
   return false;
 }
 
-// True when there is no reason to sleep any more.
 bool Bell::spin_before_sleep(Clock::time_point deadline) {
   if (spin_.pause_spin.count() > 0 && spin(spin_.pause_spin)) return true;
   if (spin_.yield_spin.count() > 0) {
@@ -260,41 +257,6 @@ void Bell::disarm_poll() {
   char bytes[256];
   while (read(poll_fd_, bytes, sizeof bytes) == static_cast<ssize_t>(sizeof bytes)) {
   }
-}
-
-// ---- Calibration ------------------------------------------------------------------------------
-
-std::chrono::nanoseconds measure_wake_cost() {
-  constexpr int kRounds = 12;
-  constexpr std::chrono::nanoseconds kMin{5000}, kMax{25000};
-  std::atomic<uint32_t> ping{0}, pong{0};
-  auto give_up = Clock::now() + std::chrono::milliseconds(20);
-  auto await = [&](std::atomic<uint32_t>& word, uint32_t value) {
-    for (uint32_t seen; (seen = word.load()) < value;) {
-      if (Clock::now() >= give_up) return false;
-      futex_wait(&word, seen, give_up);
-    }
-    return true;
-  };
-  auto tell = [](std::atomic<uint32_t>& word, uint32_t value) {
-    word.store(value);
-    futex_wake(&word, 1);
-  };
-  std::thread echo([&] {
-    for (uint32_t i = 1; i <= kRounds && await(ping, i); ++i) tell(pong, i);
-  });
-  // Not the minimum: the two threads share a core in some rounds, where a wake costs a fifth.
-  std::vector<std::chrono::nanoseconds> rounds;
-  for (uint32_t i = 1; i <= kRounds; ++i) {
-    auto start = Clock::now();
-    tell(ping, i);
-    if (!await(pong, i)) break;
-    rounds.push_back(Clock::now() - start);
-  }
-  echo.join();
-  if (rounds.size() < kRounds) return kMax;
-  std::nth_element(rounds.begin(), rounds.begin() + kRounds / 2, rounds.end());
-  return std::clamp(rounds[kRounds / 2] / 2, kMin, kMax);
 }
 
 }  // namespace sheaf::transport

@@ -42,15 +42,11 @@ static_assert(sizeof(BellBlock) <= 4096);
 inline constexpr uint32_t kBellStateMask = 3;
 inline constexpr uint32_t kBellCountStep = 4;
 
-// How long a waiter spins before it sleeps. Measured once per process at start (see
-// measure_wake_cost).
+// How long a waiter spins before it sleeps: about what a wake costs (transport/wake_cost.h).
 struct SpinPolicy {
   std::chrono::nanoseconds pause_spin{1000};   // pure pause instructions
   std::chrono::nanoseconds yield_spin{20000};  // then pause and sched_yield in turn
 };
-// The cost of a futex wake here and now: half the median of a few round trips between two threads,
-// clamped to 5..25 us. Takes about a millisecond.
-std::chrono::nanoseconds measure_wake_cost();
 
 // Producer side: any process; one thread at a time. Sets the bit; wakes the owner when it sleeps.
 // Copies share the descriptor of the owner's fifo, if one was needed; the last of them closes it.
@@ -94,6 +90,8 @@ class Bell {
   // Spins only for `budget` (pause, no yield): for callers that hold a lock that others need (the
   // GIL). Returns any_ready().
   bool spin(std::chrono::nanoseconds budget);
+  // All that wait() does before it sleeps. True when there is no reason to sleep any more.
+  bool spin_before_sleep(std::chrono::steady_clock::time_point deadline);
   // Makes a wait() in progress, or the next one, return soon. Async-signal-safe.
   void wake();
 
@@ -108,7 +106,6 @@ class Bell {
   uint32_t arm(BellState how);
   void disarm();
   bool scan_ready();
-  bool spin_before_sleep(std::chrono::steady_clock::time_point deadline);
 
   BellBlock* block_;
   SpinPolicy spin_;

@@ -166,6 +166,33 @@ PyObject* py_task_fd(PyObject*, PyObject*) {
   return rt ? PyLong_FromLong(rt->task_fd()) : nullptr;
 }
 
+PyObject* py_loop_fd(PyObject*, PyObject*) {
+  Runtime* rt = runtime_or_raise();
+  if (!rt) return nullptr;
+  auto fd = rt->loop_fd();
+  if (fd) return PyLong_FromLong(*fd);
+  PyErr_SetString(PyExc_OSError, fd.status().to_string().c_str());
+  return nullptr;
+}
+
+// _loop_sleep(may_spin): True when the loop may poll, and then has to call _loop_woke(); False: calls are at hand.
+PyObject* py_loop_sleep(PyObject*, PyObject* may_spin) {
+  Runtime* rt = runtime_or_raise();
+  if (!rt) return nullptr;
+  PyThreadState* state = release_gil();
+  bool sleep = rt->loop_sleep(may_spin == Py_True);
+  retake_gil(state);
+  return PyBool_FromLong(sleep);
+}
+
+// Whether calls are at hand.
+PyObject* py_loop_woke(PyObject*, PyObject*) {
+  Runtime* rt = runtime_or_raise();
+  if (!rt) return nullptr;
+  rt->loop_woke();
+  return PyBool_FromLong(rt->has_task());
+}
+
 PyObject* py_cancel_fd(PyObject*, PyObject*) { return PyLong_FromLong(cancel_fd()); }
 
 // The calls at hand, at most a round of them, and whether there may be more: (list, bool).

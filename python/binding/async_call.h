@@ -7,6 +7,9 @@ namespace sheaf::python {
 
 bool ready_async_call_type();
 PyObject* py_task_fd(PyObject* module, PyObject* unused);
+PyObject* py_loop_fd(PyObject* module, PyObject* unused);
+PyObject* py_loop_sleep(PyObject* module, PyObject* may_spin);
+PyObject* py_loop_woke(PyObject* module, PyObject* unused);
 PyObject* py_cancel_fd(PyObject* module, PyObject* unused);
 PyObject* py_take_calls(PyObject* module, PyObject* unused);
 PyObject* py_take_cancelled(PyObject* module, PyObject* unused);

@@ -74,7 +74,9 @@ def prepare_actor(is_async: bool) -> None:
     if is_async:
         import asyncio
 
-        _loop = asyncio.new_event_loop()
+        from ._loop_selector import new_event_loop
+
+        _loop = new_event_loop()
         asyncio.set_event_loop(_loop)
 
 

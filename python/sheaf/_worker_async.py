@@ -8,6 +8,7 @@ import sys
 import types
 
 from . import _core
+from ._loop_selector import LeadingSelector
 
 _EAGER = sys.version_info >= (3, 12)
 
@@ -35,7 +36,11 @@ class AsyncServer:
     def serve(self) -> None:
         """Serves calls until the worker shall leave and running calls have ended."""
         loop = self.loop
-        loop.add_reader(_core._task_fd(), self.take)
+        calls_fd = _core._task_fd()
+        loop.add_reader(calls_fd, self.take)
+        selector = getattr(loop, "_selector", None)
+        if isinstance(selector, LeadingSelector):
+            selector.lead(calls_fd)
         loop.add_reader(_core._cancel_fd(), self.cancel)
         loop.call_soon(self.take)
         loop.call_soon(self._look_for_exit)
@@ -49,22 +54,38 @@ class AsyncServer:
             if group.running >= group.limit:
                 group.waiting.append(call)
             else:
-                self.start(call, group)
+                self.start(call, group, eager=True)
         if more:
             self.loop.call_soon(self.take)
         if _core._exiting():
             self._look_for_exit()
 
-    def start(self, call, group: _Group) -> None:
+    def start(self, call, group: _Group, eager: bool = False) -> None:
+        """``eager``: from outside of any task. The call runs up to its first wait before this
+        returns, which saves the loop a round.
+        """
         group.running += 1
         coroutine = self.run(call, group)
+        task = self._eager_task(coroutine) if eager else self.loop.create_task(coroutine)
+        if not task.done():
+            self.tasks[call.id] = task
+
+    def _eager_task(self, coroutine) -> asyncio.Task:
         if _EAGER:
-            task = asyncio.Task(coroutine, loop=self.loop, eager_start=True)
-            if task.done():
-                return
-        else:
-            task = self.loop.create_task(coroutine)
-        self.tasks[call.id] = task
+            return asyncio.Task(coroutine, loop=self.loop, eager_start=True)
+        # Before Python 3.12 a task asks the loop for its first step, with call_soon.
+        steps = []
+        try:
+            self.loop.call_soon = lambda step, context: steps.append((step, context))
+        except AttributeError:  # not a loop of the standard library
+            return self.loop.create_task(coroutine)
+        try:
+            task = asyncio.Task(coroutine, loop=self.loop)
+        finally:
+            del self.loop.call_soon
+        for step, context in steps:
+            context.run(step)
+        return task
 
     async def run(self, call, group: _Group) -> None:
         self.variable.set(call)

@@ -1,4 +1,5 @@
 #include "transport/bell.h"
+#include "transport/wake_cost.h"
 
 #include <dirent.h>
 #include <poll.h>
