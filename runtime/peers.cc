@@ -5,15 +5,17 @@
 namespace sheaf::runtime {
 
 Peer* Peers::open(ProcessId process, const transport::LaneInfo& info) {
-  if (Peer* known = find(process)) return known;
+  Peer* known = find(process);
+  bool other_end = known && process == rt_.session.welcome.process && info.own_lane != known->lane.own_lane();
+  if (known && (!other_end || echo_)) return known;
   auto lane = transport::Lane::open(rt_.session.region, info);
   if (!lane || info.own_lane >= transport::kMaxLanes) return nullptr;
   auto peer = std::make_unique<Peer>(process, std::move(*lane));
   Peer* raw = peer.get();
-  peers_[process] = std::move(peer);
+  (known ? echo_ : peers_[process]) = std::move(peer);
   if (by_lane_.size() <= info.own_lane) by_lane_.resize(info.own_lane + 1);
   by_lane_[info.own_lane] = raw;
-  return raw;
+  return known ? known : raw;
 }
 
 Peer* Peers::find(ProcessId process) {
@@ -24,8 +26,9 @@ Peer* Peers::find(ProcessId process) {
 bool Peers::drain_lane(uint32_t lane) {
   Peer* peer = lane < by_lane_.size() ? by_lane_[lane] : nullptr;
   if (!peer) return true;   // its LaneOpen was not delivered, or it is gone
+  Peer& sender = peer == echo_.get() ? *find(peer->process) : *peer;
   while (auto message = peer->lane.peek()) {
-    handle(*peer, *message);
+    handle(sender, *message);
     peer->lane.pop();
   }
   if (peer->lane.overflow_bytes() > 0) peer->lane.flush();

@@ -14,7 +14,8 @@ class Peers {
  public:
   explicit Peers(Runtime::Impl& rt) : rt_(rt) {}
 
-  // The known peer, or a new one on this lane; null when the lane's offsets are not ours.
+  // The known peer, or a new one on this lane; null when the lane's offsets are not ours. A lane to
+  // ourselves (an actor calls itself) is opened by both ends: one to send on, one to read from.
   Peer* open(ProcessId process, const transport::LaneInfo& lane);
   Peer* find(ProcessId process);
   // Drains one lane: true when it was left empty.
@@ -31,6 +32,7 @@ class Peers {
   Runtime::Impl& rt_;
   std::map<ProcessId, std::unique_ptr<Peer>> peers_;
   std::vector<Peer*> by_lane_;
+  std::unique_ptr<Peer> echo_;   // what we read our own messages from; they are handled as the sending end's
 };
 
 }  // namespace sheaf::runtime

@@ -312,7 +312,8 @@ class Agent {
   bool is_live_client(ProcessId client, JobId job) const;
 
   // Workers (agent_pool.cc).
-  WorkerInfo* idle_worker(const PoolKey& key, const Devices& devices);
+  // Never `client`: what asks for a lease is to wait for another process, not for itself.
+  WorkerInfo* idle_worker(const PoolKey& key, const Devices& devices, ProcessId client = 0);
   void occupy(WorkerInfo& worker, WorkerState state, const Devices& devices);
   void make_idle(WorkerInfo& worker);
   void kill(WorkerInfo& worker, protocol::ErrorRecord cause);

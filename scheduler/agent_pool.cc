@@ -73,10 +73,11 @@ void Agent::fail_key(const PoolKey& key, const ErrorRecord& error) {
   }
 }
 
-WorkerInfo* Agent::idle_worker(const PoolKey& key, const Devices& devices) {
+WorkerInfo* Agent::idle_worker(const PoolKey& key, const Devices& devices, ProcessId client) {
   WorkerInfo* best = nullptr;
   for (auto& [process, worker] : workers_) {
     if (worker.state != WorkerState::kIdle || worker.key != key || worker.kill_sent) continue;
+    if (process == client) continue;
     // A process that has opened devices cannot change them, nor forget them.
     if (!worker.devices.empty() && worker.devices != devices) continue;
     const auto rank = [&](const WorkerInfo& w) { return std::pair(w.devices == devices, w.since); };

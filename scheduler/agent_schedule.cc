@@ -115,7 +115,7 @@ bool Agent::try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow) {
   std::optional<Holding> holding = take(request, flow.spec.strategy);
   if (!holding) return false;
   if (above_pace) flow.next_unmetered = now_ + config_.unmetered_pace;
-  if (WorkerInfo* worker = idle_worker(flow.key, holding->allocation.devices())) {
+  if (WorkerInfo* worker = idle_worker(flow.key, holding->allocation.devices(), key.first)) {
     grant(key, flow, *worker, std::move(*holding));
     return true;
   }

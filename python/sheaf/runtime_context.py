@@ -108,7 +108,7 @@ class RuntimeContext:
     def was_current_actor_reconstructed(self) -> bool:
         """Whether the actor that runs the calling code has been restarted."""
         _only_in_worker()
-        return bool((_task() or {}).get("incarnation", 0))
+        return bool((_task() or {}).get("actor_incarnation", 0))
 
     def is_canceled(self) -> bool:
         """Whether the running task has been asked to stop (`sheaf.cancel`)."""

@@ -37,6 +37,17 @@ TEST(AgentLeaseTest, ReturnedWorkerIsReused) {
   EXPECT_EQ(bench.machine.leases().size(), 1u);
 }
 
+TEST(AgentLeaseTest, NobodyIsLeasedToHimself) {
+  AgentBench bench(cpus(1));
+  bench.request(kDriver, 1, cpus(1), 1);
+  auto first = bench.grants();
+  bench.send(LeaseReturned{kDriver, first[0].lease, false});
+  bench.request(first[0].worker, 1, cpus(1), 1);   // the idle worker has submitted a task of its own
+  auto second = bench.grants();
+  ASSERT_EQ(second.size(), 1u);
+  EXPECT_NE(second[0].worker, first[0].worker);
+}
+
 TEST(AgentLeaseTest, NewRequestReplacesTheOld) {
   AgentBench bench(cpus(1));
   bench.request(kDriver, 1, cpus(1), 5);
