@@ -21,6 +21,7 @@ namespace sheaf::launchers {
 namespace {
 
 constexpr time_t kUnfinishedSessionAge = 60;
+constexpr time_t kJournalAge = 24 * 60 * 60;  // for how long a head that was killed may come back
 constexpr mode_t kWritableByOthers = 022;
 constexpr int kRootAttempts = 5;
 
@@ -71,8 +72,11 @@ bool is_stale(const std::string& directory) {
   std::string text = read_file(directory + "/cluster.json");
   if (text.empty()) return time(nullptr) - st.st_mtime > kUnfinishedSessionAge;
   uint64_t pid = number_after(text, "pid");
-  return pid == 0 ||
-         process_start_time(static_cast<pid_t>(pid)) != number_after(text, "start_time");
+  if (pid != 0 && process_start_time(static_cast<pid_t>(pid)) == number_after(text, "start_time"))
+    return false;
+  struct stat journal {};
+  return stat((directory + "/journal.db").c_str(), &journal) != 0 ||
+         time(nullptr) - journal.st_mtime > kJournalAge;
 }
 
 bool remove_tree_at(int parent, const char* name) {

@@ -149,12 +149,16 @@ void handle_signals(int fd, Service& service, bool embedded) {
   for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) service.child_exited(pid, status);
 }
 
-// Standard streams would keep the terminal or a pipe of the starter open for the daemon's life.
-void detach_streams() {
+// Standard streams would keep the terminal or a pipe of the starter open for the life of the daemon
+// and of its children, which may start before it serves (actors of its journal). Gives a copy of
+// stderr, which no child inherits, for a last word to the starter.
+Fd detach_streams() {
+  Fd starter(fcntl(2, F_DUPFD_CLOEXEC, 3));
   int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-  if (null_fd < 0) return;
+  if (null_fd < 0) return starter;
   for (int fd : {0, 1, 2}) dup2(null_fd, fd);
   close(null_fd);
+  return starter;
 }
 
 Status run(const Options& o, std::function<void(std::string)> on_ready) {
@@ -253,17 +257,18 @@ int main(int argc, char** argv) {
   if (!options.daemonise && getpgrp() != getpid())
     setsid();  // a Ctrl-C at the driver's terminal is the driver's
 
+  Fd starter_err = options.daemonise ? detach_streams() : Fd();
   auto on_ready = [&](std::string line) {
     write_line(options.ready_fd, line);
     write_line(starter_fd, line);
-    if (options.daemonise) detach_streams();
+    starter_err.reset();
     for (int* fd : {&options.ready_fd, &starter_fd}) {
       if (*fd >= 0) close(std::exchange(*fd, -1));
     }
   };
   Status status = run(options, on_ready);
   if (status.is_ok()) return 0;
-  std::cerr << "sheafd: " << status.to_string() << std::endl;
+  write_line(options.daemonise ? starter_err.get() : 2, "sheafd: " + status.to_string());
   JsonWriter w;
   w.begin_object().key("error").value(status.message()).end_object();
   std::string line = std::move(w).take();

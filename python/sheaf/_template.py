@@ -23,6 +23,11 @@ _PR_SET_PDEATHSIG = 1
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
                      "VECLIB_MAXIMUM_THREADS")
 
+# Imported when there is nothing else to do: async actors need it, and the first result need not
+# wait for it.
+_WHEN_IDLE = ("asyncio", "traceback", "sheaf._worker_async")
+_QUIET_MS = 200
+
 _libc = ctypes.CDLL(None)
 
 
@@ -31,6 +36,7 @@ class Template:
 
     def __init__(self):
         self.channel = socket.socket(fileno=_CHANNEL)
+        self.job = None  # whose environment this process wears
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def send(self, line: str) -> None:
@@ -48,8 +54,12 @@ class Template:
         poll.register(self.channel, select.POLLIN)
         poll.register(self.wake_read, select.POLLIN)
         self.send("ready")
+        idle_imports = list(_WHEN_IDLE)
         while True:
-            ready = {fd for fd, _ in poll.poll(5000)}
+            ready = {fd for fd, _ in poll.poll(_QUIET_MS if idle_imports else 5000)}
+            if not ready and idle_imports:
+                _import_for_all_workers(idle_imports.pop(0))
+                continue
             if self.wake_read in ready:
                 self._drain_wakes()
             self.reap()
@@ -94,12 +104,23 @@ class Template:
                 os.close(fd)
         return True
 
+    def take_on(self, job: dict) -> None:
+        """Wears the job's environment: its workers inherit it."""
+        from . import _worker
+
+        if job != self.job:
+            self.job = job
+            for name in _THREAD_VARIABLES:
+                os.environ.pop(name, None)
+            _worker.take_on(job)
+
     def fork(self, request: dict, fds: list) -> None:
         """Makes one worker."""
         token = request["token"]
         if len(os.listdir("/proc/self/task")) > 1:
             self.send(f"failed {token} unsafe the template process has several threads")
             return
+        self.take_on(request["job"])
         pid = os.fork()
         if pid == 0:
             become_worker(self.channel, request, fds)
@@ -154,9 +175,7 @@ def _enter_job(channel, request: dict) -> bool:
         signal.setitimer(signal.ITIMER_REAL, 5, 5)
         channel.send(f"setup {token}".encode())
     try:
-        for name in _THREAD_VARIABLES:
-            os.environ.pop(name, None)
-        _worker.enter_job(request)
+        _worker.enter_prepared_job(request)
         return True
     except BaseException as error:
         try:
@@ -183,7 +202,8 @@ def main() -> None:
 
     import cloudpickle  # noqa: F401
 
-    from . import _calls, _errors, _serialization, _worker, actor, exceptions, remote_function  # noqa: F401
+    from . import _calls, _errors, _serialization, _state, _worker, _worker_output  # noqa: F401
+    from . import actor, exceptions, remote_function  # noqa: F401
 
     for module in filter(None, os.environ.get("SHEAF_WORKERS_PRELOAD", "").split(",")):
         try:
@@ -191,10 +211,28 @@ def main() -> None:
         except Exception as error:
             print(f"sheaf: warning: {module} cannot be preloaded: {error!r}", file=sys.stderr)
     _libc.prctl(15, b"sheaf-template", 0, 0, 0)
-    gc.collect()
     gc.disable()
-    gc.freeze()
+    _freeze()
     Template().serve()
+
+
+def _import_for_all_workers(module: str) -> None:
+    from . import _worker
+
+    worn, sys.path[:] = list(sys.path), _worker.own_path()  # not a job's module of that name
+    try:
+        __import__(module)
+    except ImportError:
+        pass
+    finally:
+        sys.path[:] = worn
+    _freeze()
+
+
+def _freeze() -> None:
+    """What exists now is no business of the workers' collectors, which would copy its pages."""
+    gc.collect()
+    gc.freeze()
 
 
 if __name__ == "__main__":

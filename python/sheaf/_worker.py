@@ -123,20 +123,34 @@ def _on_interrupt(signum, frame):
 
 
 def enter_job(request: dict) -> None:
-    """Makes this process look like the driver's: environment, import paths, directory, runtime environment.
+    """Makes this process look like the driver's: environment, import paths, directory, runtime
+    environment.
 
     Raises RuntimeEnvSetupError.
     """
-    job = request["job"]
+    take_on(request["job"])
+    enter_prepared_job(request)
+
+
+def take_on(job: dict) -> None:
+    """The job's environment variables and import paths. The template does this before it forks:
+    what is the same for all workers of a job is done once.
+    """
     keep = {name: os.environ[name] for name in _OWN_VARIABLES if name in os.environ}
     if job.get("env"):
         os.environ.clear()
         os.environ.update(job["env"])
         os.environ.update(keep)
-        # A task has one CPU: numeric libraries that start a thread per core in every worker fight for the cores.
+        # A task has one CPU: numeric libraries that start a thread per core in every worker fight
+        # for the cores.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     if job.get("sys_path"):
         sys.path[:] = _merged_path(job["sys_path"])
+
+
+def enter_prepared_job(request: dict) -> None:
+    """The rest of enter_job: what is a worker's own."""
+    job = request["job"]
     try:
         os.chdir(job.get("cwd") or "/")
     except OSError:
@@ -150,9 +164,22 @@ def enter_job(request: dict) -> None:
 _OWN_VARIABLES = ("SHEAF_TESTING_FAULTS",)
 
 
+_own_path: list | None = None  # of this interpreter, before any job's
+
+
 def _merged_path(driver_path: list) -> list:
-    """The driver's import path, and behind it what only this interpreter has (its own sheaf, for one)."""
-    return [*driver_path, *(path for path in sys.path if path not in driver_path)]
+    """The driver's import path, and behind it what only this interpreter has (its own sheaf, for
+    one).
+    """
+    return [*driver_path, *(path for path in own_path() if path not in driver_path)]
+
+
+def own_path() -> list:
+    """The import path that this process had before it wore any job's."""
+    global _own_path
+    if _own_path is None:
+        _own_path = list(sys.path)
+    return list(_own_path)
 
 
 def run(request: dict) -> int:
