@@ -61,6 +61,7 @@ struct Client {
   protocol::ClientKind kind = protocol::ClientKind::kDriver;
   pid_t pid = 0;
   JobId job = 0;
+  bool warm_python = false;      // workers are started for it as soon as it has a job
   uint64_t spawn_token = 0;
   std::chrono::steady_clock::time_point since{};
   Fd socket, pidfd;

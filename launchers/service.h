@@ -128,6 +128,7 @@ class Service {
   template <class T>
   void to_controller(Client& client, uint64_t request, wire::Bytes body);
   void register_job(Client& client, uint64_t request, wire::Bytes body);
+  void job_registered(Client& client);
   void kill_process(Client& client, uint64_t request, ProcessId target);
   void state_query(Client& client, uint64_t request, protocol::StateQuery query);
   void answer_query(ProcessId asker, uint64_t request, const protocol::StateQuery& query);

@@ -101,6 +101,7 @@ void Service::act(scheduler::AppendJournal& a) {
 }
 
 void Service::act(scheduler::Reply& a) {
+  if (Client* to = clients_->alive(a.process); to != nullptr && to->job == 0) job_registered(*to);
   reply(a.process, a.request, Status(a.code, a.message), a.payload);
 }
 

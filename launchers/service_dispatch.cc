@@ -1,6 +1,8 @@
 // Service: what each message of a client does.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "launchers/service.h"
 #include "launchers/service_send.h"
 #include "launchers/state_report.h"
@@ -181,9 +183,15 @@ void Service::register_job(Client& client, uint64_t request, wire::Bytes body) {
   bool python = !m->python.empty();
   if (python) spawner_->warm(*m);
   push(ControllerEvent(scheduler::From<protocol::RegisterJob>{client.id, request, std::move(*m)}));
+  client.warm_python = python;
   pump();
+  job_registered(client);
+}
+
+// At once, or when the controller's first record of this life is on disk; its reply comes after it.
+void Service::job_registered(Client& client) {
   client.job = controller_->job_of(client.id);
-  if (!python || client.job == 0) return;
+  if (client.job == 0 || !std::exchange(client.warm_python, false)) return;
   auto cpus = scheduler::amount_of(offer_.resources, scheduler::kCpu) / protocol::kResourceUnit;
   auto count = static_cast<uint32_t>(std::clamp<int64_t>(cpus, 0, kPrestartWorkersMax));
   if (count > 0) push(AgentEvent(scheduler::Prestart{{client.job, "python", ""}, count}));
