@@ -41,3 +41,15 @@ def check_label_selector(selector: dict, what: str = "label_selector") -> None:
                 f"{what}: {value!r} is not a condition on a label: use 'v', '!v', 'in(a,b)' or "
                 "'!in(a,b)'"
             )
+
+
+def matches(selector: dict, labels: dict) -> bool:
+    """Whether ``labels`` meet a well-formed ``selector``."""
+    return all(_meets(condition, labels.get(name)) for name, condition in selector.items())
+
+
+def _meets(condition: str, value: str | None) -> bool:
+    negated = condition.startswith("!")
+    members = _SELECTOR_SET.fullmatch(condition)
+    text = members.group(1) if members else condition.removeprefix("!")
+    return (value in [part.strip() for part in text.split(",")]) != negated

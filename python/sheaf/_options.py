@@ -104,6 +104,17 @@ def _label_selector(name, value):
         check_label_selector(value, name)
 
 
+def _fallback_strategy(name, value):
+    for item in value or ():
+        if not isinstance(item, dict) or set(item) != {"label_selector"}:
+            raise ValueError(
+                f"The items of '{name}' are dicts with the key 'label_selector', not {item!r}."
+            )
+        if not isinstance(item["label_selector"], dict):
+            raise ValueError(f"The label_selector in '{name}' must be a dict, but is {item!r}.")
+        _label_selector(name, item["label_selector"])
+
+
 def _concurrency_groups(name, value):
     for group, limit in concurrency_groups(value).items():
         if isinstance(limit, bool) or not isinstance(limit, int):
@@ -134,7 +145,7 @@ def _one_type(accepted, value) -> bool:
 _COMMON = {
     "accelerator_type": (TEXT, None),
     "label_selector": ((dict, NONE), _label_selector),
-    "fallback_strategy": ((list, NONE), None),
+    "fallback_strategy": ((list, NONE), _fallback_strategy),
     "memory": (NUMBER, _non_negative),
     "name": (TEXT, None),
     "num_cpus": (NUMBER, _non_negative),

@@ -105,8 +105,10 @@ class ActorMethod:
         return target.remote(*(args or ()), **(kwargs or {}))
 
     def bind(self, *args, **kwargs):
-        """Graphs of bound calls are not part of this version: raises NotImplementedError."""
-        raise NotImplementedError("Graphs (.bind()) are not supported yet; call .remote() instead.")
+        """The call with these arguments as a node of a graph, to be executed later (`sheaf.dag`)."""
+        from .dag.nodes import bind_method
+
+        return bind_method(ActorHandle(self._hold), self._method_name, self._options, args, kwargs)
 
     def __reduce__(self):
         return _rebuild_method, (ActorHandle(self._hold), self._method_name, self._options)
@@ -280,6 +282,10 @@ class ActorClass:
             raise AttributeError(name)
         return getattr(self.__dict__["__ray_actor_class__"], name)
 
+    def __dir__(self):
+        methods = (name for name in dir(self.__ray_actor_class__) if not name.startswith("_"))
+        return sorted({*methods, "remote", "options", "bind", *super().__dir__()})
+
     def remote(self, *args, **kwargs) -> ActorHandle:
         """Starts an actor; its constructor gets these arguments. Does not wait for it.
 
@@ -311,8 +317,10 @@ class ActorClass:
         return create(self, options, tuple(args or ()), kwargs or {})
 
     def bind(self, *args, **kwargs):
-        """Graphs of bound calls are not part of this version: raises NotImplementedError."""
-        raise NotImplementedError("Graphs (.bind()) are not supported yet; call .remote() instead.")
+        """A new actor as a node of a graph; each execution makes one (`sheaf.dag`)."""
+        from .dag import ClassNode
+
+        return ClassNode(self, args, kwargs)
 
     def __reduce__(self):
         return _rebuild_class, (self.__dict__["__ray_actor_class__"], self._options)
@@ -344,8 +352,10 @@ class _ConfiguredActorClass:
         return _ConfiguredActorClass(self._actor_class, base.options(**changes)._options)
 
     def bind(self, *args, **kwargs):
-        """Graphs of bound calls are not part of this version: raises NotImplementedError."""
-        raise NotImplementedError("Graphs (.bind()) are not supported yet; call .remote() instead.")
+        """A new actor as a node of a graph; each execution makes one (`sheaf.dag`)."""
+        from .dag import ClassNode
+
+        return ClassNode(self, args, kwargs)
 
 
 def create(actor_class: ActorClass, options: dict, args: tuple, kwargs: dict) -> ActorHandle:
@@ -398,7 +408,7 @@ def actor_spec(options: dict, description: ClassDescription, name_space: str) ->
         "get_if_exists": bool(options.get("get_if_exists")),
         "placement": {
             "resources": resources,
-            "strategy": _captured_strategy(options) or strategy_dict(options),
+            "strategy": _captured_strategy(options) or strategy_dict(options, resources),
             "runtime_env": prepare_json(options.get("runtime_env")),
             "language": "python",
         },

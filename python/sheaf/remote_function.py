@@ -117,8 +117,10 @@ class RemoteFunction:
         return other
 
     def bind(self, *args, **kwargs):
-        """Graphs of bound calls are not part of this version: raises NotImplementedError."""
-        raise NotImplementedError("Graphs (.bind()) are not supported yet; call .remote() instead.")
+        """The call with these arguments as a node of a graph, to be executed later (`sheaf.dag`)."""
+        from .dag import FunctionNode
+
+        return FunctionNode(self, args, kwargs)
 
     def __reduce__(self):
         return _rebuild_function, (self._function, self._options)
@@ -215,15 +217,19 @@ def engine_options(options: dict, name: str, is_generator: bool, check) -> dict:
         num_returns = "streaming" if is_generator else 1
     max_retries = options.get("max_retries")
     retry = options.get("retry_exceptions", False)
+    resources = _options.resource_map(options, 1)
+    max_calls = options.get("max_calls")
+    if max_calls is None and options.get("num_gpus"):
+        max_calls = 1  # libraries keep device memory for as long as their process lives
     return {
-        "resources": _options.resource_map(options, 1),
-        "strategy": strategy_dict(options),
+        "resources": resources,
+        "strategy": strategy_dict(options, resources),
         "runtime_env": prepare_json(options.get("runtime_env")),
         "language": "python",
         "num_returns": num_returns,
         "max_retries": _DEFAULT_MAX_RETRIES if max_retries is None else max_retries,
         "retry_exceptions": retry if isinstance(retry, bool) else list(retry),
-        "max_calls": options.get("max_calls") or 0,
+        "max_calls": max_calls or 0,
         "name": options.get("name") or name,
         "generator_backpressure": _backpressure(options.get("_generator_backpressure_num_objects")),
         "enable_task_events": options.get("enable_task_events", True),

@@ -76,7 +76,7 @@ class RuntimeEnv(dict):
         working_dir: directory or .zip that becomes the workers' current directory and first import
             path.
         py_modules: directories, modules or .whl files that workers can import.
-        py_executable: the interpreter of the workers.
+        py_executable: the interpreter of the workers; only the driver's own is possible.
         pip: packages as a list, a requirements file's path, or ``{"packages": [...],
             "pip_install_options": ["--no-index", "--find-links", DIR]}``.
         uv: the same, installed by uv (pip where there is no uv).
@@ -214,6 +214,7 @@ class RuntimeEnv(dict):
             raise ValueError("runtime_env: 'pip' and 'uv' cannot both be given")
         _check_text(self, "working_dir")
         _check_text(self, "py_executable")
+        _check_interpreter(self.get("py_executable"))
         modules = self.get("py_modules")
         if modules is not None and not isinstance(modules, (list, tuple)):
             raise TypeError(f"runtime_env['py_modules'] must be a list, got {type(modules)}")
@@ -238,6 +239,21 @@ class RuntimeEnv(dict):
             raise TypeError(f"runtime_env['excludes'] must be a list of str, got {excludes!r}")
         if "config" in self:
             self["config"] = RuntimeEnvConfig.parse_and_validate_runtime_env_config(self["config"])
+
+
+def _check_interpreter(program) -> None:
+    import os
+    import shutil
+    import sys
+
+    if program is None:
+        return
+    found = shutil.which(program)
+    if found is None or os.path.abspath(found) != os.path.abspath(sys.executable):
+        raise ValueError(
+            f"runtime_env['py_executable'] {program!r}: workers are forks of one interpreter, the "
+            f"driver's ({sys.executable}); start the driver with the other one instead."
+        )
 
 
 def _check_text(env: dict, name: str) -> None:

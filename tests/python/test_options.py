@@ -214,7 +214,7 @@ def test_strategies_for_the_engine():
             "bundle": 0,
             "capture_child_tasks": False,
         }
-    with pytest.raises(ValueError, match="bundle_index"):
+    with pytest.raises(ValueError, match="bundle index 1 is invalid"):
         strategy_dict({"placement_group": group, "placement_group_bundle_index": 1})
     assert strategy_dict({"placement_group": PlacementGroup.empty()}) == {"kind": 0}
 

@@ -180,3 +180,9 @@ def test_modules_beside_the_script_are_found(no_cluster, tmp_path):
         cwd="/",
     )
     assert done.stdout.strip() == "42", done.stderr
+
+
+def test_another_interpreter_is_refused():
+    assert sheaf.runtime_env.RuntimeEnv(py_executable=sys.executable)
+    with pytest.raises(ValueError, match="py_executable"):
+        sheaf.runtime_env.RuntimeEnv(py_executable="uv run")

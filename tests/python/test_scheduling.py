@@ -250,3 +250,20 @@ def test_fractional_gpus(fresh):
     assert sheaf.wait([third.ids.remote()], timeout=0.5)[0] == []
     sheaf.kill(halves[0])
     assert sheaf.get(third.ids.remote(), timeout=30)[0] == [0]
+
+
+def test_a_request_that_no_bundle_can_hold_is_refused_at_once(cluster):
+    group = placement_group([{"CPU": 1}])
+    inside = PlacementGroupSchedulingStrategy(group)
+    with pytest.raises(ValueError, match="cannot fit into any bundle"):
+        resources.options(num_cpus=2, scheduling_strategy=inside).remote()
+    remove_placement_group(group)
+
+
+def test_the_first_label_selector_that_a_node_meets_is_taken(cluster):
+    fallback = [{"label_selector": {"zone": "in(x,y)"}}, {"label_selector": {"disk": "!hdd"}}]
+    picky = resources.options(label_selector={"zone": "nowhere"}, fallback_strategy=fallback)
+    assert sheaf.get(picky.remote(), timeout=20)
+    for wrong in (["zone"], [{"memory": 1}], [{"label_selector": {"-bad-": "x"}}]):
+        with pytest.raises(ValueError, match="fallback_strategy"):
+            resources.options(fallback_strategy=wrong)

@@ -399,8 +399,6 @@ def test_workers_see_the_drivers_world(monkeypatch, tmp_path):
 def test_old_style_calls():
     assert sheaf.get(add._remote(args=[1], kwargs={"y": 5}, num_cpus=0.5)) == 6
     assert add.__name__ == "add" and repr(add).startswith("<sheaf.RemoteFunction")
-    with pytest.raises(NotImplementedError):
-        add.bind(1)
 
 
 def test_names_are_seen_by_the_state_api():

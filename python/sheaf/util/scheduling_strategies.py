@@ -150,8 +150,12 @@ STRATEGY_TYPES = (
 )
 
 
-def strategy_dict(options: dict) -> dict:
-    """The engine's form of the placement that ``options`` ask for."""
+def strategy_dict(options: dict, resources: dict | None = None) -> dict:
+    """The engine's form of the placement that ``options`` ask for.
+
+    ``resources``: what the task or actor needs; ValueError when no bundle of its placement group
+    could ever hold that.
+    """
     strategy = options.get("scheduling_strategy")
     group = options.get("placement_group", "default")
     if strategy is None and group not in (None, "default"):
@@ -168,8 +172,8 @@ def strategy_dict(options: dict) -> dict:
     elif isinstance(strategy, NodeLabelSchedulingStrategy):
         result.update(kind=_NODE_LABEL, hard_labels=strategy.hard, soft_labels=strategy.soft)
     elif isinstance(strategy, PlacementGroupSchedulingStrategy):
-        result.update(_group_strategy(strategy, options))
-    selector = options.get("label_selector")
+        result.update(_group_strategy(strategy, resources or {}))
+    selector = _chosen_selector(options)
     if selector:
         result["hard_labels"] = {**result.get("hard_labels", {}), **selector}
         if result["kind"] == _DEFAULT:
@@ -177,7 +181,23 @@ def strategy_dict(options: dict) -> dict:
     return result
 
 
-def _group_strategy(strategy: PlacementGroupSchedulingStrategy, options: dict) -> dict:
+def _chosen_selector(options: dict) -> dict | None:
+    """The label selector, or the first of ``fallback_strategy`` that a live node meets when none
+    meets the selector.
+    """
+    selector = options.get("label_selector")
+    fallbacks = [item["label_selector"] for item in options.get("fallback_strategy") or []]
+    if not fallbacks:
+        return selector
+    from .._api import nodes
+    from .._labels import matches
+
+    labels = [node["Labels"] for node in nodes() if node["Alive"]]
+    wanted = [selector or {}, *fallbacks]
+    return next((each for each in wanted if any(matches(each, have) for have in labels)), selector)
+
+
+def _group_strategy(strategy: PlacementGroupSchedulingStrategy, resources: dict) -> dict:
     group = strategy.placement_group
     if group is None:
         return {"kind": _DEFAULT}
@@ -190,13 +210,25 @@ def _group_strategy(strategy: PlacementGroupSchedulingStrategy, options: dict) -
         return {"kind": _DEFAULT}
     if not isinstance(index, int) or index < -1 or index >= group.bundle_count:
         raise ValueError(
-            f"placement_group_bundle_index {index} is not one of the group's {group.bundle_count} "
-            "bundles "
-            "(or -1 for any)."
+            f"placement group bundle index {index} is invalid: the group has {group.bundle_count} "
+            "bundles; -1 means any."
         )
+    _check_fits(group.bundle_specs if index == -1 else [group.bundle_specs[index]], resources)
     return {
         "kind": _PLACEMENT_GROUP,
         "group": group.id.binary(),
         "bundle": index,
         "capture_child_tasks": bool(strategy.placement_group_capture_child_tasks),
     }
+
+
+def _check_fits(bundles: list[dict], resources: dict) -> None:
+    # What a node adds by itself (accelerator types) is in no bundle.
+    needed = {name: amount for name, amount in resources.items() if ":" not in name}
+    for bundle in bundles:
+        if all(bundle.get(name, 0) >= amount for name, amount in needed.items()):
+            return
+    raise ValueError(
+        f"Cannot schedule with the placement group: the request {needed} cannot fit into any bundle "
+        f"of {bundles}."
+    )

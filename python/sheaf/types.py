@@ -1,0 +1,5 @@
+"""Names for type annotations."""
+
+from ._core import ObjectRef
+
+__all__ = ["ObjectRef"]
