@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <iterator>
 
 #include "launchers/child_process.h"
 #include "launchers/packet.h"
@@ -61,13 +62,18 @@ TemplateProcess::~TemplateProcess() {
   if (pid_ > 0) ::kill(pid_, SIGKILL);
 }
 
+Status TemplateProcess::send_front() {
+  Request& front = queue_.front();
+  int fds[] = {front.pipes.out.get(), front.pipes.err.get()};
+  size_t count = front.pipes.out ? std::size(fds) : 0;
+  return send_packet(socket_.get(), front.json, {fds, count});
+}
+
 Status TemplateProcess::request(std::string json, LogPipeEnds pipes) {
   if (!socket_) return {StatusCode::kDisconnected, "the template process has gone"};
   queue_.push_back({std::move(json), std::move(pipes)});
   if (queue_.size() > 1) return {};
-  Request& front = queue_.front();
-  int fds[] = {front.pipes.out.get(), front.pipes.err.get()};
-  Status s = send_packet(socket_.get(), front.json, fds);
+  Status s = send_front();
   if (s.code() == StatusCode::kOverloaded)
     return loop_.change_fd(socket_.get(), EPOLLIN | EPOLLOUT);
   queue_.pop_front();
@@ -76,9 +82,7 @@ Status TemplateProcess::request(std::string json, LogPipeEnds pipes) {
 
 bool TemplateProcess::send_queued() {
   while (!queue_.empty()) {
-    Request& front = queue_.front();
-    int fds[] = {front.pipes.out.get(), front.pipes.err.get()};
-    Status s = send_packet(socket_.get(), front.json, fds);
+    Status s = send_front();
     if (s.code() == StatusCode::kOverloaded) return true;
     if (!s.is_ok()) return false;
     queue_.pop_front();

@@ -32,9 +32,10 @@ class TemplateProcess {
                                                         Callbacks callbacks);
   ~TemplateProcess();
 
-  // Queued when the socket is full. kInvalidArgument when it can never be sent.
+  // Queued when the socket is full. kInvalidArgument when it can never be sent. `pipes` may be empty.
   Status request(std::string json, LogPipeEnds pipes);
   pid_t pid() const { return pid_; }
+  JobId told_job = 0;  // the job that its next children will work for
   bool usable = true;       // set to false when it says that forking is not safe there
   std::set<pid_t> workers;  // its children that live
 
@@ -46,6 +47,7 @@ class TemplateProcess {
   TemplateProcess(EventLoop& loop, Callbacks callbacks)
       : loop_(loop), callbacks_(std::move(callbacks)) {}
   void ready(uint32_t events);
+  Status send_front();
   bool send_queued();
   void gone();
 

@@ -42,13 +42,8 @@ std::string os_string(const std::string& text) {
   return out + '"';
 }
 
-std::string spawn_json(uint64_t token, const SpawnerOptions& options, const scheduler::PoolKey& key,
-                       const protocol::RegisterJob& job) {
-  JsonWriter w;
-  w.begin_object().key("cmd").value("fork").key("token").value(token).key("socket").value(
-      options.socket_path);
-  w.key("session_dir").value(options.session_dir).key("runtime_env").value(key.runtime_env);
-  w.key("language").value(key.language).key("job").begin_object().key("id").value(key.job);
+void write_job(JsonWriter& w, JobId id, const protocol::RegisterJob& job) {
+  w.key("job").begin_object().key("id").value(id);
   w.key("name_space").value(job.name_space).key("entrypoint").raw(os_string(job.entrypoint));
   w.key("cwd").raw(os_string(job.cwd)).key("sys_path").begin_array();
   for (const std::string& entry : job.sys_path) w.raw(os_string(entry));
@@ -60,7 +55,27 @@ std::string spawn_json(uint64_t token, const SpawnerOptions& options, const sche
   }
   w.end_object().key("runtime_env").value(job.runtime_env).key("metadata").value(job.metadata);
   w.key("log_to_driver").value(job.log_to_driver).key("python").raw(os_string(job.python));
-  w.end_object().end_object();
+  w.end_object();
+}
+
+std::string job_json(JobId id, const protocol::RegisterJob& job) {
+  JsonWriter w;
+  w.begin_object().key("cmd").value("job");
+  write_job(w, id, job);
+  w.end_object();
+  return std::move(w).take();
+}
+
+// With the job, for a process that has not been told of it.
+std::string spawn_json(uint64_t token, const SpawnerOptions& options, const scheduler::PoolKey& key,
+                       const protocol::RegisterJob* job) {
+  JsonWriter w;
+  w.begin_object().key("cmd").value("fork").key("token").value(token).key("socket").value(
+      options.socket_path);
+  w.key("session_dir").value(options.session_dir).key("runtime_env").value(key.runtime_env);
+  w.key("language").value(key.language);
+  if (job != nullptr) write_job(w, key.job, *job);
+  w.end_object();
   return std::move(w).take();
 }
 
@@ -145,8 +160,9 @@ void WorkerSpawner::spawn(uint64_t token, const scheduler::PoolKey& key,
   if (stopped_) return fail(token, ErrorKind::kSystem, "the node is shutting down");
   TemplateProcess* from =
       key.language == "python" && !job.python.empty() ? template_for(job) : nullptr;
-  std::string json = from != nullptr ? spawn_json(token, options_, key, job) : std::string();
-  if (from == nullptr || json.size() > kForkRequestBytesMax) return spawn_by_exec(token, pending);
+  if (from == nullptr || !tell_job(*from, key.job, job)) return spawn_by_exec(token, pending);
+  std::string json = spawn_json(token, options_, key, nullptr);
+  if (json.size() > kForkRequestBytesMax) return spawn_by_exec(token, pending);
   auto pipes = logs_.make_pipes();
   if (!pipes) return fail(token, ErrorKind::kSystem, pipes.status().to_string());
   pending.pipes = std::move(pipes->first);
@@ -155,11 +171,21 @@ void WorkerSpawner::spawn(uint64_t token, const scheduler::PoolKey& key,
   pending.from = from;
 }
 
+bool WorkerSpawner::tell_job(TemplateProcess& from, JobId id,
+                             const protocol::RegisterJob& job) {
+  if (from.told_job == id) return true;
+  std::string json = job_json(id, job);
+  if (json.size() > kForkRequestBytesMax || !from.request(std::move(json), {}).is_ok())
+    return false;
+  from.told_job = id;
+  return true;
+}
+
 void WorkerSpawner::spawn_by_exec(uint64_t token, Pending& pending) {
   pending.from = nullptr;
   auto pipes = logs_.make_pipes();
   if (!pipes) return fail(token, ErrorKind::kSystem, pipes.status().to_string());
-  auto request = file_with(spawn_json(token, options_, pending.key, pending.job));
+  auto request = file_with(spawn_json(token, options_, pending.key, &pending.job));
   if (!request) return fail(token, ErrorKind::kSystem, request.status().to_string());
   ChildOptions child;
   if (pending.key.language == "python") {

@@ -5,34 +5,33 @@
 // on_failed(). A worker that does not greet within options.hello_timeout is killed; "setup" lines
 // (below) hold the clock, as an environment may take long.
 //
-// ---- The template's contract (python/sheaf/_template.py is the other side)
-// ----------------------------------------- Started as `<python> -m sheaf._template`, cwd = the
-// session directory, fd 3 = one end of a SOCK_SEQPACKET pair, PDEATHSIG = SIGKILL, a session of its
-// own, default signal handlers, nothing blocked. It ends at EOF on fd 3. To the template, one UTF-8
-// JSON object a datagram (at most kForkRequestBytesMax; bytes of strings that are not UTF-8 come as
-// lone surrogates, as os.fsdecode makes them), with two descriptors [stdout, stderr] for the child
-// attached:
-//   {"cmd": "fork", "token": 7, "socket": "<sheafd.sock>", "session_dir": "...", "runtime_env":
-//   "<canonical JSON or ''>",
-//    "job": {"id": 1, "name_space": "", "entrypoint": "", "cwd": "", "sys_path": [..], "env": {..},
-//    "runtime_env": "",
-//            "metadata": "", "log_to_driver": true, "python": ""}}
+// ---- The template's contract (python/sheaf/_template.py is the other side) ----------------------
+// Started as `<python> -m sheaf._template`, cwd = the session directory, fd 3 = one end of a
+// SOCK_SEQPACKET pair, PDEATHSIG = SIGKILL, a session of its own, default signal handlers, nothing
+// blocked. It ends at EOF on fd 3. To the template, one UTF-8 JSON object a datagram (at most
+// kForkRequestBytesMax; bytes of strings that are not UTF-8 come as lone surrogates, as os.fsdecode
+// makes them):
+//   {"cmd": "job", "job": {"id": 1, "name_space": "", "entrypoint": "", "cwd": "",
+//    "sys_path": [..], "env": {..}, "runtime_env": "", "metadata": "", "log_to_driver": true,
+//    "python": ""}}
+// once before the first fork for a job and whenever the job changes; then, with two descriptors
+// [stdout, stderr] for the child attached,
+//   {"cmd": "fork", "token": 7, "socket": "<sheafd.sock>", "session_dir": "...",
+//    "runtime_env": "<canonical JSON or ''>", "language": "python"}
 // "runtime_env" "" means the job's own (which then stands in job.runtime_env). The child, in this
 // order: setsid(), prctl(PDEATHSIG, SIGKILL) and a getppid() check, dup2 of the descriptors onto 1
 // and 2, os.environ := job.env (plus the runtime_env's), sys.path := job.sys_path, chdir(job.cwd)
 // if that exists, then connects with spawn_token = token. From the template, or from the child
 // (which keeps fd 3 until it has connected), one line of text a datagram:
 //   ready                            once, when forks will be quick
-//   forked <token> <pid>             at once after the fork; a `fork` is answered by this or by
-//   `failed` setup <token>                    the runtime environment is being made: at least once
-//   each 20 s meanwhile exit <pid> <wait status>         each child that ended, as waitpid() gives
-//   it failed <token> <kind> <message>  kind: "unsafe" (the template has several threads: use exec
-//   instead),
-//                                    "runtime_env" (final: setting it up is what failed), "other"
-//                                    (tried again)
-// ---- Without a template
-// ------------------------------------------------------------------------------------------
-// `<python> -m sheaf._worker` with fd 3 = a memfd that holds the same JSON object, 1 and 2 = its
+//   forked <token> <pid>             at once after the fork; this or `failed` answers each `fork`
+//   setup <token>                    the runtime environment is being made: each 20 s or oftener
+//   exit <pid> <wait status>         each child that ended, as waitpid() gives it
+//   failed <token> <kind> <message>  kind: "unsafe" (the template has several threads: use exec
+//                                    instead), "runtime_env" (final: setting it up is what
+//                                    failed), "other" (tried again)
+// ---- Without a template --------------------------------------------------------------------------
+// `<python> -m sheaf._worker` with fd 3 = a memfd that holds the object of `fork` with "job" in it, 1 and 2 = its
 // log pipes, cwd = job.cwd, environment = job.env, setsid and PDEATHSIG done. It has no channel for
 // "setup" or "failed" lines: it exits with kExitRuntimeEnv when the environment cannot be made (its
 // stderr says why). C++ workers: `sheaf-worker` from the directory of sheafd, or $SHEAF_WORKER,
@@ -102,6 +101,8 @@ class WorkerSpawner {
     LogPipes pipes;  // the daemon's ends, until the pid is known
   };
 
+  // False: the template cannot be told of this job.
+  bool tell_job(TemplateProcess& from, JobId id, const protocol::RegisterJob& job);
   void spawn_by_exec(uint64_t token, Pending& pending);
   void arm(uint64_t token, std::chrono::steady_clock::duration limit);
   void expired(uint64_t token);

@@ -95,7 +95,9 @@ class Template:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
         try:
             request = json.loads(data.decode("utf-8", "surrogatepass"))
-            if request.get("cmd") == "fork":
+            if request.get("cmd") == "job":
+                self.take_on(request["job"])
+            elif request.get("cmd") == "fork":
                 self.fork(request, list(fds))
         except Exception as error:
             self.send(f"failed {request.get('token', 0) if 'request' in locals() else 0} other {error!r}")
@@ -105,14 +107,13 @@ class Template:
         return True
 
     def take_on(self, job: dict) -> None:
-        """Wears the job's environment: its workers inherit it."""
+        """Wears the job's environment: the workers of the next forks inherit it."""
         from . import _worker
 
-        if job != self.job:
-            self.job = job
-            for name in _THREAD_VARIABLES:
-                os.environ.pop(name, None)
-            _worker.take_on(job)
+        self.job = job
+        for name in _THREAD_VARIABLES:
+            os.environ.pop(name, None)
+        _worker.take_on(job)
 
     def fork(self, request: dict, fds: list) -> None:
         """Makes one worker."""
@@ -120,7 +121,7 @@ class Template:
         if len(os.listdir("/proc/self/task")) > 1:
             self.send(f"failed {token} unsafe the template process has several threads")
             return
-        self.take_on(request["job"])
+        request["job"] = self.job
         pid = os.fork()
         if pid == 0:
             become_worker(self.channel, request, fds)
