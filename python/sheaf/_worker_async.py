@@ -29,7 +29,7 @@ class AsyncServer:
         self.loop = loop
         self.groups = {"": _Group(max_concurrency)}
         self.groups.update((name, _Group(limit)) for name, limit in groups.items())
-        self.tasks: dict[bytes, asyncio.Task] = {}
+        self.tasks: dict = {}  # asyncio.Task by call: those that have begun and wait
         self.variable = _core._async_variable()
         self.leaving = False
 
@@ -47,51 +47,67 @@ class AsyncServer:
         loop.run_forever()
 
     def take(self) -> None:
-        """Starts the calls that have arrived."""
+        """Starts the calls that have arrived, as far as their groups' limits allow."""
         calls, more = _core._take_calls()
+        groups = self.groups
+        default = groups[""]
+        starting = []
         for call in calls:
-            group = self.groups.get(call.group) or self.groups[""]
-            if group.running >= group.limit:
+            group = groups.get(call.group, default)
+            if group.running >= group.limit or group.waiting:
                 group.waiting.append(call)
             else:
-                self.start(call, group, eager=True)
+                group.running += 1
+                starting.append((call, group))
+        self._start_eagerly(starting)
         if more:
             self.loop.call_soon(self.take)
         if _core._exiting():
             self._look_for_exit()
 
-    def start(self, call, group: _Group, eager: bool = False) -> None:
-        """``eager``: from outside of any task. The call runs up to its first wait before this
-        returns, which saves the loop a round.
+    def _start_eagerly(self, starting: list) -> None:
+        """Runs each call up to its first wait, which saves the loop a round. From outside of any
+        task.
         """
-        group.running += 1
-        coroutine = self.run(call, group)
-        task = self._eager_task(coroutine) if eager else self.loop.create_task(coroutine)
-        if not task.done():
-            self.tasks[call.id] = task
-
-    def _eager_task(self, coroutine) -> asyncio.Task:
         if _EAGER:
-            return asyncio.Task(coroutine, loop=self.loop, eager_start=True)
+            for call, group in starting:
+                task = asyncio.Task(self.run(call, group), loop=self.loop, eager_start=True)
+                if not task.done():
+                    self.tasks[call] = task
+            return
         # Before Python 3.12 a task asks the loop for its first step, with call_soon.
         steps = []
+        loop = self.loop
+
+        def first_step(step, context):
+            steps.append((step, context))
+
         try:
-            self.loop.call_soon = lambda step, context: steps.append((step, context))
+            loop.call_soon = first_step
         except AttributeError:  # not a loop of the standard library
-            return self.loop.create_task(coroutine)
+            for call, group in starting:
+                self.tasks[call] = loop.create_task(self.run(call, group))
+            return
         try:
-            task = asyncio.Task(coroutine, loop=self.loop)
+            tasks = [asyncio.Task(self.run(call, group), loop=loop) for call, group in starting]
         finally:
-            del self.loop.call_soon
-        for step, context in steps:
+            del loop.call_soon
+        for (call, _), task, (step, context) in zip(starting, tasks, steps):
             context.run(step)
-        return task
+            if not task.done():
+                self.tasks[call] = task
+
+    def _start_waiting(self, group: _Group) -> None:
+        starting = []
+        while group.waiting and group.running < group.limit and not self.leaving:
+            group.running += 1
+            starting.append((group.waiting.popleft(), group))
+        self._start_eagerly(starting)
 
     async def run(self, call, group: _Group) -> None:
+        """One call, from its arguments to its answer."""
         self.variable.set(call)
         try:
-            if call.is_cancelled():
-                raise asyncio.CancelledError
             result = call.invoke()
             kind = type(result)
             if kind is types.CoroutineType or hasattr(result, "__await__"):
@@ -103,10 +119,10 @@ class AsyncServer:
         except BaseException as error:
             self._failed(call, error)
         finally:
-            self.tasks.pop(call.id, None)
+            self.tasks.pop(call, None)
             group.running -= 1
-            if group.waiting and not self.leaving:
-                self.start(group.waiting.popleft(), group)
+            if group.waiting:
+                self.loop.call_soon(self._start_waiting, group)
 
     async def _stream(self, call, items) -> None:
         # A consumer that lags blocks the sender: then another thread has to wait, not the loop.
@@ -131,16 +147,13 @@ class AsyncServer:
 
     def cancel(self) -> None:
         """Cancels the tasks of the calls that somebody wants stopped."""
-        for identity in _core._take_cancelled():
-            task = self.tasks.get(identity)
-            if task is not None:
-                task.cancel()
-                continue
-            for group in self.groups.values():
-                for call in list(group.waiting):
-                    if call.id == identity:
-                        group.waiting.remove(call)
-                        call.cancelled()
+        wanted = set(_core._take_cancelled())
+        for call in [call for call in self.tasks if call.id in wanted]:
+            self.tasks[call].cancel()
+        for group in self.groups.values():
+            for call in [call for call in group.waiting if call.id in wanted]:
+                group.waiting.remove(call)
+                call.cancelled()
 
     def _look_for_exit(self) -> None:
         if _core._exiting() and not any(group.running for group in self.groups.values()):
