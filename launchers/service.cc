@@ -24,8 +24,6 @@ namespace {
 constexpr size_t kRegionBytes = size_t{16} << 30;  // address space only
 constexpr size_t kMessagesPerRound = 256;  // of one client, before the others have their turn
 constexpr uint16_t kHeadNode = 1;
-constexpr auto kMemoryInterval = std::chrono::milliseconds(250);
-constexpr double kMemoryThreshold = 0.95;
 constexpr auto kOomKillPause =
     std::chrono::seconds(1);  // so that the memory of the last victim is back
 constexpr int kKillTimeoutMs = 1500;
@@ -220,7 +218,7 @@ Status Service::serve() {
   }
   SHEAF_TRY(options_.session->publish(cluster_json()));
   arena_->start_prefault();
-  loop_.call_after(kMemoryInterval, [this] { check_memory(); });
+  check_memory();
   arm_timer();
   return {};
 }
@@ -320,9 +318,11 @@ void Service::arm_timer() {
 
 // Of the workers that serve tasks the one that began last loses least; actors lose their state.
 void Service::check_memory() {
-  loop_.call_after(kMemoryInterval, [this] { check_memory(); });
+  const double most = options_.config->get_double("memory.kill_above");
+  if (most >= 1) return;
+  loop_.call_after(options_.config->get_duration("memory.check_every"), [this] { check_memory(); });
   MemoryUsage usage = memory_.read();
-  if (usage.fraction() < kMemoryThreshold || loop_.now() - last_oom_kill_ < kOomKillPause) return;
+  if (usage.fraction() < most || loop_.now() - last_oom_kill_ < kOomKillPause) return;
   const scheduler::WorkerInfo* victim = nullptr;
   for (const auto& [id, worker] : agent_->workers()) {
     if (worker.state != scheduler::WorkerState::kLeased &&
