@@ -98,7 +98,8 @@ def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None
         force: kill the worker instead of interrupting the task; not for actor methods (ValueError).
         recursive: cancel the tasks that it has submitted, too.
 
-    `get` on the reference then raises TaskCancelledError. Raises: TypeError for anything else than
+    `get` on the reference then raises TaskCancelledError. Only the process that submitted a task
+    can cancel it; elsewhere this warns and does nothing. Raises: TypeError for anything else than
     a reference.
     """
     if isinstance(ray_waitable, _core.ObjectRefGenerator):
@@ -108,6 +109,17 @@ def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None
         raise TypeError(
             "cancel() only supported for object refs. For actors, try kill(). Got: "
             f"{type(ray_waitable)}."
+        )
+    session = ensure_connected().session
+    own = [(session.get(part) or 0) for part in ("node", "incarnation", "process")]
+    maker = ray_waitable.binary()
+    if own != [int.from_bytes(maker[a:b], "big") for a, b in ((0, 2), (2, 4), (4, 8))]:
+        import warnings
+
+        warnings.warn(
+            f"cancel() of {ray_waitable!r} has no effect: another process submitted its task, and "
+            "only that one can cancel it.",
+            stacklevel=2,
         )
     _core.cancel(ray_waitable, force, recursive)
 

@@ -40,13 +40,29 @@ def test_without_a_cluster_it_says_so(no_cluster):
 def test_wrong_usage(no_cluster):
     for command in (
         ["start"],
-        ["start", "--address", "x"],
+        ["start", "--head", "--num-cpus", "many"],
+        ["start", "--head", "--num-cpus", "-1"],
+        ["start", "--head", "--resources", "gold"],
+        ["start", "--head", "--config", "nothing"],
         ["list", "dreams"],
+        ["list"],
         ["no-such"],
+        ["status", "--bogus"],
         ["run"],
+        ["run", "no such file.py"],
     ):
         done = run(*command)
-        assert done.returncode != 0 and "Traceback" not in done.stderr, (command, done)
+        assert done.returncode == 2 and done.stdout == "", (command, done)
+        assert len(done.stderr.splitlines()) == 1, (command, done)
+    assert run("start", "--address", "x").returncode == 1
+    done = run()
+    assert done.returncode == 2 and "Usage" in done.stdout + done.stderr
+
+
+def test_every_command_has_help():
+    for command in ("start", "stop", "status", "list", "summary", "logs", "timeline", "memory", "run"):
+        done = run(command, "--help")
+        assert done.returncode == 0 and "Usage" in done.stdout and done.stderr == "", done
 
 
 def test_version_and_help():
@@ -128,6 +144,53 @@ def test_a_started_cluster_is_found_used_and_left_running(started):
 def test_timeline_is_written(started, tmp_path):
     done = run("timeline", "-o", str(tmp_path / "t.json"))
     assert done.returncode == 0 and isinstance(json.loads((tmp_path / "t.json").read_text()), list)
+
+
+def test_json_is_json_everywhere(started):
+    for command in (["status"], ["memory"], ["summary", "actors"], ["list", "tasks", "--limit", "1"]):
+        done = run(*command, "--json")
+        assert done.returncode == 0, done
+        json.loads(done.stdout)
+    assert run("list", "actors", "--filter", "state").returncode == 2
+
+
+def test_a_script_runs_in_a_started_cluster(started, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import ray, sys\n"
+        "ray.init()\n"
+        "assert ray.cluster_resources()['gold'] == 1\n"
+        "total = ray.remote(lambda numbers: sum(numbers))\n"
+        "print(ray.get(total.remote([int(text) for text in sys.argv[1:]])))\n"
+        "sys.exit(7)\n"
+    )
+    done = run("run", "--as-ray", "--address", started["session_dir"], str(script), "3", "4")
+    assert done.returncode == 7 and done.stdout.strip() == "7", done
+    jobs = json.loads(run("list", "jobs", "--json").stdout)
+    assert any(str(script) in row["entrypoint"] for row in jobs)
+
+
+def test_the_log_of_an_actor_can_be_read(started):
+    code = textwrap.dedent("""
+        import sheaf
+        sheaf.init("auto", namespace="logs", log_to_driver=False)
+        @sheaf.remote
+        class Speaker:
+            def speak(self):
+                print("said by the actor", flush=True)
+        speaker = Speaker.options(name="speaker", lifetime="detached").remote()
+        sheaf.get(speaker.speak.remote())
+        print(speaker._actor_id.hex())
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    actor_id = done.stdout.strip()
+    assert actor_id, done.stderr
+    shown = wait_until(
+        lambda: "said by" in (text := run("logs", "--actor-id", actor_id).stdout) and text,
+        what="the actor's log",
+    )
+    assert "said by the actor" in shown
+    assert "said by" not in run("logs", "--actor-id", actor_id, "--err").stdout
 
 
 def test_stop_ends_its_own_cluster_only(started):

@@ -33,11 +33,29 @@ app.command("doctor")(run.doctor)
 app.command("version")(run.version)
 
 
+_UsageError = typer.BadParameter.__base__
+
+
 def main() -> None:
-    """Runs the command of ``sys.argv``; exit status 1 with one sentence for what goes wrong."""
+    """Runs the command of ``sys.argv``.
+
+    What goes wrong is one sentence on stderr; exit status 2 for a wrong command line, else 1.
+    """
     try:
-        app()
-    except (ConnectionError, PermissionError, RuntimeError, ValueError) as error:
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except _UsageError as error:
+        if len(sys.argv) < 2:
+            error.show()
+            sys.exit(2)
+        command = error.ctx.command_path.split()[-1] if error.ctx is not None else "sheaf"
+        hint = "sheaf --help" if command == "sheaf" else f"sheaf {command} --help"
+        fail(f"{' '.join(error.format_message().split())} (see '{hint}')", 2)
+    except typer.Abort:
+        sys.exit(130)
+    except ValueError as error:
+        fail(str(error) or type(error).__name__, 2)
+    except (ConnectionError, PermissionError, RuntimeError) as error:
         fail(str(error) or type(error).__name__)
     except BrokenPipeError:
         sys.stderr.close()  # `sheaf list tasks | head`

@@ -44,7 +44,7 @@ def start(
     if address is not None and not head:
         fail("Joining a cluster of another machine (--address) is not supported by this version.")
     if not head:
-        fail("Say --head to start a new cluster on this machine.")
+        fail("Say --head to start a new cluster on this machine.", 2)
     from .._cluster import _check_arguments, node_arguments
     from .._daemon import Daemon
 
@@ -82,7 +82,7 @@ def _stay(daemon) -> None:
 def _setting(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator:
-        fail(f"--config {text}: NAME=VALUE is needed")
+        fail(f"--config {text}: NAME=VALUE is needed", 2)
     return name, value
 
 
@@ -94,10 +94,10 @@ def _mapping(text: Optional[str], option: str):
     except ValueError:
         parts = [part.partition("=") for part in text.split(",")]
         if not all(separator for _, separator, _ in parts):
-            fail(f"{option}: {text!r} is neither JSON nor key=value,...")
+            fail(f"{option}: {text!r} is neither JSON nor key=value,...", 2)
         value = {key.strip(): item.strip() for key, _, item in parts}
     if not isinstance(value, dict):
-        fail(f"{option}: {text!r} is not a JSON object")
+        fail(f"{option}: {text!r} is not a JSON object", 2)
     return value
 
 
