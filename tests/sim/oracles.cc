@@ -38,6 +38,7 @@ void World::check_grants(const AgentActions& actions) {
 
 // From the simulator's own account of who was given what, and the agent's books against it.
 void World::check_leases() {
+  ++stats_.checks;
   ResourceMap used;
   std::map<std::pair<std::string, uint32_t>, ResourceAmount> device_use;
   for (const auto& [process, use] : usage_) {
@@ -66,6 +67,11 @@ void World::check_leases() {
            fmt::format("{} {} is shared beyond 1", device.first, device.second));
     }
   }
+  for (const auto& [key, flow] : agent_->flows()) {
+    if (flow.held == 0 && !processes_.contains(key.first)) {
+      fail("NoLeak", fmt::format("the agent keeps requests of process {}, which is gone", key.first));
+    }
+  }
   // The books: what is free and what is held make up the whole.
   ResourceMap books = agent_->resources().available();
   const auto count = [&](const Holding& holding) {
@@ -89,6 +95,7 @@ void World::check_leases() {
 
 // OneAuthority: at most one process may act as an actor, and it is the one the controller names.
 void World::check_actors() {
+  ++stats_.checks;
   std::map<ActorId, ProcessId> speaking;
   for (const auto& [id, process] : processes_) {
     if (!process.alive || !process.actor_ready) continue;
@@ -114,6 +121,7 @@ void World::check_actors() {
 
 // JournalPrefix: whatever somebody was told is still there in the next life.
 void World::check_replay() {
+  ++stats_.checks;
   for (const auto& [key, ledger] : ledger_) {
     auto it = controller_->key_values().find({"user", key});
     const uint64_t found = it == controller_->key_values().end() ? 0 : std::stoull(it->second);
@@ -164,6 +172,7 @@ std::string World::describe_agent() const {
 
 // NoHang: faults have stopped long ago, so every program has ended.
 void World::check_progress() {
+  ++stats_.checks;
   for (const auto& [id, p] : processes_) {
     if (!p.alive || !p.driver) continue;
     std::string waits;
@@ -196,6 +205,7 @@ void World::check_progress() {
 
 // NoLeak: with everybody gone nothing is held, and the journal has nothing but values.
 void World::check_quiescence() {
+  ++stats_.checks;
   const auto expect = [&](bool holds, const std::string& what) {
     if (!holds) fail("NoLeak", what);
   };

@@ -50,6 +50,15 @@ void World::run_program(ProcessId id) {
   add_tasks(p);
   times(3, [&] { add_tasks(p); });
   times(5, [&] { add_actor(p); });
+  times(2, [&] {   // after whatever happens to what the job wrote first
+    ++p.tasks_open;
+    after(delay(0, 500000), [this, id, life = life_] {
+      Process* self = life == life_ ? live(id) : nullptr;
+      if (!self) return;
+      --self->tasks_open;
+      add_actor(*self);
+    });
+  });
   times(2, [&] { look_up_actor(p); });
   times(3, [&] { add_group(p); });
   times(3, [&] { add_writer(p); });
@@ -313,12 +322,12 @@ void World::clean_up() {
   ask(p, protocol::RegisterJob{}, [this, id = p.id](const Reply&) {
     Process* self = live(id);
     for (const auto& [actor, info] : controller_->actors()) {
-      if (info.state != ActorState::kDead) {
+      if (info.state != ActorState::kDead && info.spec->detached) {
         ask(*self, protocol::ActorKill{actor, true}, [](const Reply&) {});
       }
     }
     for (const auto& [group, info] : controller_->groups()) {
-      if (info.state != GroupState::kRemoved) {
+      if (info.state != GroupState::kRemoved && info.spec.detached) {
         ask(*self, protocol::GroupRemove{group}, [](const Reply&) {});
       }
     }
