@@ -154,6 +154,9 @@ void ObjectTable::drop_value(const ObjectId& id, Entry& e, Actions& out) {
     out.push_back(FreeExtent{e.locator});
   }
   if (e.spill.file != 0) out.push_back(DeleteSpill{std::exchange(e.spill, {})});
+  if (std::exchange(e.maker_told, false)) {
+    if (ProcessRow* r = row(id.process())) r->interests.erase(id);
+  }
   e.state = ValueState::kPending;
   e.spilling = e.wanted = e.restoring = e.replaceable = false;
   e.size = 0;
@@ -208,8 +211,23 @@ bool ObjectTable::try_answer(const ObjectId& id, Entry& e, Entry::Subscriber to,
     lru_.splice(lru_.end(), lru_, e.lru);
     e.wanted = e.spilling;
   }
+  if (e.replaceable) {
+    if (to.process == id.process()) {
+      e.maker_told = true;
+    } else if (is_live(id.process())) {
+      tell_maker(id, e, out);
+      out.push_back(NotifyReady{to.process, {id, ValueState::kPending, {}, {}}});
+      return false;
+    }
+  }
   out.push_back(NotifyReady{to.process, {id, e.state, e.bytes, e.locator}});
   return true;
+}
+
+void ObjectTable::tell_maker(const ObjectId& id, Entry& e, Actions& out) {
+  row(id.process())->interests.insert(id);  // its death answers those who wait for it
+  if (std::exchange(e.maker_told, true)) return;
+  out.push_back(NotifyReady{id.process(), {id, ValueState::kError, e.bytes, {}}});
 }
 
 // The value has arrived or changed its place: tells those who wait for it.
@@ -221,7 +239,8 @@ void ObjectTable::resolve(const ObjectId& id, Entry& e, Actions& out) {
   }
   for (const Entry::Subscriber& s : waiting) {
     if (!try_answer(id, e, s, out)) e.subscribers.push_back(s);
-    else if (ProcessRow* r = row(s.process)) r->interests.erase(id);
+    else if (ProcessRow* r = row(s.process); r && !(e.maker_told && s.process == id.process()))
+      r->interests.erase(id);
   }
   consider(id, e);
 }
@@ -260,6 +279,8 @@ void ObjectTable::process_died(ProcessId process, Actions& out) {
     bool published = std::erase(e->publishers, process) > 0;
     if (published && e->state == ValueState::kPending && e->publishers.empty()) {
       lose(id, *e, LossCause::kOwnerDied, out);
+    } else if (e->replaceable && id.process() == process) {
+      resolve(id, *e, out);
     }
     consider(id, *e);
   }

@@ -4,8 +4,9 @@
 // live process holds it or an object that contains it lives; after the last of both it is freed by
 // the second quiesce() that follows; the first value of an object is its value; each subscription
 // is answered once, and can be made again. Hold counts are signed: messages of different processes
-// may arrive in any order. An entry lives until each of its counts is back at zero. Owned by the
-// daemon's control loop.
+// may arrive in any order. An entry lives until each of its counts is back at zero. An object whose
+// bytes were lost is its maker's to make again (the process its id names): others wait until it has
+// sealed it once more or published an error. Owned by the daemon's control loop.
 #pragma once
 
 #include <cstddef>
@@ -43,7 +44,8 @@ struct SpillPlace {
 };
 
 // What a subscriber is told. kInline, kError: `bytes`. kArena: `locator`. kSpilled: it asked not to
-// restore.
+// restore. kPending: its bytes were lost and its maker knows; the answer comes later. The maker of
+// a lost object is told its kError without having asked.
 struct ObjectEvent {
   ObjectId id;
   ValueState state = ValueState::kPending;
@@ -126,6 +128,7 @@ class ObjectTable {
     bool wanted = false;         // asked for while it was being spilled
     bool restoring = false;
     bool replaceable = false;    // lost to corruption: a new value is welcome
+    bool maker_told = false;     // while replaceable: its maker is asked to make it again
     uint32_t containers = 0;     // live objects that contain this one
     uint64_t size = 0;
     std::string bytes;
@@ -157,6 +160,7 @@ class ObjectTable {
   // True: the subscriber has its answer. False: it must wait.
   bool try_answer(const ObjectId& id, Entry& e, Entry::Subscriber to, Actions& out);
   void resolve(const ObjectId& id, Entry& e, Actions& out);
+  void tell_maker(const ObjectId& id, Entry& e, Actions& out);
   void answer_error(const ObjectId& id, Entry& e, LossCause cause, Actions& out);
   void lose(const ObjectId& id, Entry& e, LossCause cause, Actions& out);
   void drop_value(const ObjectId& id, Entry& e, Actions& out);

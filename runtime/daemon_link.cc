@@ -6,6 +6,15 @@ namespace sheaf::runtime {
 
 using protocol::MessageType;
 
+namespace {
+
+bool is_loss(const std::string& bytes) {
+  auto error = wire::decode<protocol::ErrorRecord>(bytes);
+  return error && error->kind == protocol::ErrorKind::kObjectLost;
+}
+
+}  // namespace
+
 void DaemonLink::send_bytes(MessageType type, uint64_t request, const std::string& body) {
   protocol::Envelope envelope{request};
   lane_.send(static_cast<uint16_t>(type), wire::as_bytes(wire::encode(envelope)), wire::as_bytes(body));
@@ -46,14 +55,19 @@ void DaemonLink::handle_object_ready(wire::Bytes body) {
   auto message = wire::decode<protocol::ObjectReady>(body);
   if (!message) return;
   Slot slot = rt_.objects.table().find(message->id);
+  bool ours = message->id.process() == rt_.session.welcome.process;
+  if (ours && message->state == ValueState::kError && is_loss(message->bytes)) {
+    wire::Bytes error = wire::as_bytes(message->bytes);
+    return slot == kNoSlot ? rt_.objects.give_up(message->id, error) : rt_.submitter.object_lost(slot, error);
+  }
   if (slot == kNoSlot) return;   // dropped meanwhile
   Entry& e = rt_.objects.at(slot);
-  if (e.ready() || message->state == ValueState::kPending) return;
-  if (message->state == ValueState::kArena) {
+  if (e.ready()) return;
+  if (message->state == ValueState::kPending) {
+    rt_.objects.set_rebuilding(slot);
+  } else if (message->state == ValueState::kArena) {
     e.set_locator(message->locator);
     rt_.objects.fetched(slot);
-  } else if (message->state == ValueState::kError && rt_.submitter.reconstruct(slot, message->bytes)) {
-    return;   // its task runs again
   } else {
     e.set_bytes(message->state, wire::as_bytes(message->bytes));
     rt_.objects.fetched(slot);

@@ -26,6 +26,8 @@ enum EntryFlags : uint8_t {
   kSubscribed = 1 << 2,   // the daemon will tell us when it is ready
   kNotify = 1 << 3,       // an event loop waits for it
   kLost = 1 << 4,         // it was ready once; its bytes have to be fetched or made again
+  kRebuilding = 1 << 5,   // asked for, lost, and its maker knows: the answer may take a task's run
+  kAnnounced = 1 << 6,    // published by message: the daemon counted us once for that
 };
 
 // What few entries need.

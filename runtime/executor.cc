@@ -1,6 +1,8 @@
 #include "runtime/executor.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
 #include "runtime/impl.h"
 
@@ -13,6 +15,8 @@ namespace {
 
 constexpr size_t kTemplatesMax = 1u << 20;
 constexpr size_t kFinishedMax = 4096;
+constexpr size_t kSpareMax = 256;
+constexpr size_t kSpareBytesMax = 16384;   // of a record
 
 int64_t steady_ns() { return Clock::now().time_since_epoch().count(); }
 
@@ -22,6 +26,29 @@ void append_raw(std::string* out, const T& value) {
 }
 
 }  // namespace
+
+void Incoming::recycle() {
+  static_cast<IncomingTask&>(*this) = [this] {
+    IncomingTask fresh;
+    fresh.deps = std::move(deps);
+    fresh.dep_ids = std::move(dep_ids);
+    fresh.return_ids = std::move(return_ids);
+    fresh.nested = std::move(nested);
+    return fresh;
+  }();
+  deps.clear();
+  dep_ids.clear();
+  return_ids.clear();
+  nested.clear();
+  record.clear();
+  if (record.capacity() > kSpareBytesMax) record.shrink_to_fit();
+  lease_keep.reset();
+  dep_locators.clear();
+  pins.clear();
+  start_ns = 0;
+  items_sent = items_consumed = 0;
+  cancel_requested = cancel_children = false;
+}
 
 void Executor::handle(Peer& peer, const transport::Message& message) {
   wire::Bytes payload = message.payload;
@@ -54,12 +81,19 @@ void Executor::handle(Peer& peer, const transport::Message& message) {
       if (payload.size() >= sizeof n) std::memcpy(&n, payload.data(), sizeof n);
       return give_back(peer.process, n);
     }
+    case LaneType::kSlots: {
+      uint32_t n = 0;
+      if (payload.size() < sizeof n) return;
+      std::memcpy(&n, payload.data(), sizeof n);
+      return rt_.submitter.slots_known(peer, n);
+    }
     default: return;
   }
 }
 
 bool Executor::parse(Incoming* task, wire::Bytes bytes, ProcessId caller) {
-  task->record = std::string(wire::as_text(bytes));
+  std::string_view text = wire::as_text(bytes);
+  task->record.assign(text.data(), text.size());
   wire::Reader in(task->record);
   TaskHead head;
   wire::Bytes raw = in.take(sizeof head);
@@ -99,7 +133,13 @@ bool Executor::parse(Incoming* task, wire::Bytes bytes, ProcessId caller) {
 }
 
 void Executor::handle_task(Peer& peer, wire::Bytes payload) {
-  auto task = std::make_unique<Incoming>();
+  std::unique_ptr<Incoming> task;
+  if (spare_.empty()) {
+    task = std::make_unique<Incoming>();
+  } else {
+    task = std::move(spare_.back());
+    spare_.pop_back();
+  }
   uint32_t index = 0;
   if (payload.size() >= sizeof(TaskHead)) {
     std::memcpy(&index, payload.data() + offsetof(TaskHead, template_index), sizeof index);
@@ -114,6 +154,7 @@ void Executor::handle_task(Peer& peer, wire::Bytes payload) {
     task->lease = task->lease_keep.get();
   }
   if (exiting_ && !leaving_) return answer(peer.process, task->id.lo, ReplyStatus::kNotRun);
+  if (slots_ > 1 && !method && !std::exchange(peer.slots_told, true)) tell_slots(peer.process, slots_);
   queue_.push_back(std::move(task));
   rt_.progress.note_task();
 }
@@ -174,6 +215,16 @@ void Executor::last_task() {
   exiting_ = true;
   reply_flags_ = kReplyLeaving;
   give_back_all();
+  if (slots_ == 1) return;
+  std::map<ProcessId, uint32_t> callers;
+  for (auto& t : running_) ++callers[t->caller];
+  for (auto [caller, n] : callers) tell_slots(caller, n);
+}
+
+void Executor::tell_slots(ProcessId caller, uint32_t n) {
+  std::string record;
+  append_raw(&record, n);
+  send_record(caller, LaneType::kSlots, record);
 }
 
 void Executor::handle_cancel(Peer& peer, const CancelHead& head) {
@@ -271,9 +322,21 @@ void Executor::reply(Incoming* task, ReplyStatus status, std::span<const ReturnV
   } else {
     for (const ReturnValue& value : values) append_value(value, task->caller, &record);
   }
-  remember(*task, status != ReplyStatus::kOk, error, end_ns);
   if (task->kind != TaskKind::kActorCreation) send_record(task->caller, LaneType::kReply, record);
-  std::erase_if(running_, [task](auto& t) { return t.get() == task; });
+  done(task, status, error, end_ns);
+}
+
+// The task is answered: remembered for the state API, its memory kept for another.
+void Executor::done(Incoming* task, ReplyStatus status, const std::string* error, int64_t end_ns) {
+  if (status != ReplyStatus::kArgumentLost) remember(*task, status != ReplyStatus::kOk, error, end_ns);
+  auto it = std::find_if(running_.begin(), running_.end(), [task](auto& t) { return t.get() == task; });
+  if (it == running_.end()) return;
+  std::swap(*it, running_.back());
+  if (task->kind != TaskKind::kActorCreation && spare_.size() < kSpareMax) {
+    task->recycle();
+    spare_.push_back(std::move(running_.back()));
+  }
+  running_.pop_back();
 }
 
 void Executor::send_item(Incoming* task, const ReturnValue& value) {
@@ -296,16 +359,22 @@ bool Executor::cancel_requested(const IncomingTask* task) const {
 }
 
 void Executor::remember(const Incoming& task, bool failed, const std::string* error, int64_t end_ns) {
-  if (finished_.size() >= kFinishedMax) {
-    finished_.pop_front();
-    ++finished_dropped_;
+  Finished f{task.id, task.kind, task.attempt, failed, task.start_ns, end_ns, task.definition, {}, {}};
+  if (task.own_definition) {
+    f.definition = nullptr;
+    f.name = task.definition->name;
   }
-  Finished f{task.id, task.kind, task.attempt, failed, task.start_ns, end_ns, task.definition->name, {}};
   if (error) {
     auto record = wire::decode<ErrorRecord>(*error);
     if (record) f.error = record->message.substr(0, 200);
   }
-  finished_.push_back(std::move(f));
+  if (finished_.size() < kFinishedMax) {
+    finished_.push_back(std::move(f));
+    return;
+  }
+  finished_[finished_next_] = std::move(f);
+  finished_next_ = (finished_next_ + 1) % kFinishedMax;
+  ++finished_dropped_;
 }
 
 void Executor::take_events(protocol::TaskEvents* out) {
@@ -325,10 +394,13 @@ void Executor::take_events(protocol::TaskEvents* out) {
     out->events.push_back(std::move(e));
   };
   using State = protocol::TaskEventState;
-  for (auto& f : finished_) {
-    add(f.task, f.kind, f.attempt, f.failed ? State::kFailed : State::kFinished, f.start_ns, f.end_ns, f.name, f.error);
+  for (size_t i = 0; i < finished_.size(); ++i) {
+    const Finished& f = finished_[(finished_next_ + i) % finished_.size()];
+    add(f.task, f.kind, f.attempt, f.failed ? State::kFailed : State::kFinished, f.start_ns, f.end_ns,
+        f.definition ? f.definition->name : f.name, f.error);
   }
   finished_.clear();
+  finished_next_ = 0;
   for (auto& t : running_) add(t->id, t->kind, t->attempt, State::kRunning, t->start_ns, 0, t->definition->name, "");
   out->dropped += std::exchange(finished_dropped_, 0);
 }

@@ -26,6 +26,9 @@ struct Incoming : IncomingTask {
   uint64_t items_sent = 0, items_consumed = 0;
   bool cancel_requested = false;
   bool cancel_children = false;
+
+  // As new, for the next task; what is large is given back to the heap, the rest of the memory stays.
+  void recycle();
 };
 
 class Executor {
@@ -38,6 +41,8 @@ class Executor {
   void request_exit(bool graceful);
   // This process ends of its own will: what is queued stays unanswered, so that its callers learn of the end.
   void leave();
+  // How many tasks of one lease run here at the same time; callers learn of it before their first task starts.
+  void set_slots(uint32_t n) { slots_ = n; }
   // The answer that comes next is this worker's last (max_calls): what is queued goes back to its callers.
   void last_task();
   bool exiting() const { return exiting_; }
@@ -64,29 +69,35 @@ class Executor {
     uint16_t attempt;
     bool failed;
     int64_t start_ns, end_ns;
+    const TemplateDef* definition;   // null: `name` (definitions of constructors go with their task)
     std::string name, error;
   };
   void handle_task(Peer& peer, wire::Bytes payload);
   bool parse(Incoming* task, wire::Bytes record, ProcessId caller);
   void handle_cancel(Peer& peer, const CancelHead& head);
   void give_back(ProcessId caller, uint32_t n);
+  void tell_slots(ProcessId caller, uint32_t n);
   void answer(ProcessId caller, uint64_t cookie, ReplyStatus status);
   ReplyStatus flagged(ReplyStatus status) const {
     return static_cast<ReplyStatus>(static_cast<uint16_t>(status) | reply_flags_);
   }
   void send_record(ProcessId caller, LaneType type, const std::string& record);
+  void done(Incoming* task, ReplyStatus status, const std::string* error, int64_t end_ns);
   void append_value(const ReturnValue& value, ProcessId caller, std::string* out);
   void remember(const Incoming& task, bool failed, const std::string* error, int64_t end_ns);
 
   Runtime::Impl& rt_;
   std::deque<std::unique_ptr<Incoming>> queue_;
   std::vector<std::unique_ptr<Incoming>> running_;
+  std::vector<std::unique_ptr<Incoming>> spare_;   // finished; reused, as a task's memory costs more than a short task
   struct Deferred { ProcessId to; LaneType type; std::string record; };
   std::deque<Deferred> deferred_;     // replies behind hold counts that the daemon's lane had no room for
   std::string reply_scratch_;
-  std::vector<std::unique_ptr<TemplateDef>> retired_;   // of callers that are gone
-  std::deque<Finished> finished_;
+  std::vector<std::unique_ptr<TemplateDef>> retired_;   // of callers that are gone; kept, finished_ points to them
+  std::vector<Finished> finished_;    // a ring once it is full: the oldest is at finished_next_
+  size_t finished_next_ = 0;
   uint64_t finished_dropped_ = 0;
+  uint32_t slots_ = 1;
   bool exiting_ = false;
   bool leaving_ = false;
   uint16_t reply_flags_ = 0;          // kReplyLeaving once last_task() was called

@@ -126,6 +126,25 @@ void Runtime::Impl::leave_blocked() {
   lock.unlock();
 }
 
+namespace {
+
+// Waits; if `lends`, a wait that is not short gives this worker's CPUs to others meanwhile.
+template <class Fact>
+WaitOutcome wait_lending(Runtime::Impl& rt, bool lends, const Fact& fact, Deadline deadline) {
+  if (lends && !t_blocked) {
+    Deadline soon = Clock::now() + kBeforeBlocking;
+    WaitOutcome out = rt.progress.wait(fact, std::min(soon, deadline));
+    if (out != WaitOutcome::kTimeout && out != WaitOutcome::kInterrupted) return out;
+    if (deadline <= soon) return WaitOutcome::kTimeout;
+    rt.enter_blocked();
+  }
+  WaitOutcome out = rt.progress.wait(fact, deadline);
+  if (out != WaitOutcome::kInterrupted) rt.leave_blocked();   // a caller that was interrupted comes back, or finishes
+  return out;
+}
+
+}  // namespace
+
 WaitOutcome Runtime::Impl::wait_ready(std::span<const Slot> slots, size_t needed, Deadline deadline) {
   size_t first_pending = 0;
   lock.lock();
@@ -133,16 +152,21 @@ WaitOutcome Runtime::Impl::wait_ready(std::span<const Slot> slots, size_t needed
   objects.flush(false);
   bool lends = kind == protocol::ClientKind::kWorker && executor.running() > 0;
   lock.unlock();
-  auto fact = [&] { return enough_ready(slots, needed, &first_pending); };
-  if (lends && !t_blocked) {
-    Deadline soon = Clock::now() + kBeforeBlocking;
-    WaitOutcome out = progress.wait(fact, std::min(soon, deadline));
-    if (out != WaitOutcome::kTimeout && out != WaitOutcome::kInterrupted) return out;
-    if (deadline <= soon) return WaitOutcome::kTimeout;
-    enter_blocked();
+  return wait_lending(*this, lends, [&] { return enough_ready(slots, needed, &first_pending); }, deadline);
+}
+
+WaitOutcome Runtime::Impl::wait_for_argument(const Incoming& task, Slot slot) {
+  {
+    Locked guard(*this);
+    objects.subscribe(slot);
+    objects.flush(false);
   }
-  WaitOutcome out = progress.wait(fact, deadline);
-  if (out != WaitOutcome::kInterrupted) leave_blocked();   // a caller that was interrupted comes back, or finishes
+  auto fact = [&] {
+    const Entry& e = objects.at(slot);
+    return e.ready() || task.cancel_requested || (task.kind == TaskKind::kFunction && e.has(kRebuilding));
+  };
+  WaitOutcome out = WaitOutcome::kInterrupted;
+  while (out == WaitOutcome::kInterrupted) out = wait_lending(*this, true, fact, kNever);
   return out;
 }
 

@@ -39,12 +39,16 @@ struct Runtime::Impl {
 
   // ---- For the facade.
   WaitOutcome wait_ready(std::span<const Slot> slots, size_t needed, Deadline deadline);
+  // Until the argument is here, or (for tasks that can be given back) it is known that its bytes are lost.
+  WaitOutcome wait_for_argument(const Incoming& task, Slot slot);
   bool enough_ready(std::span<const Slot> slots, size_t needed, size_t* first_pending);
   void enter_blocked();
   void leave_blocked();
   Result<objstore::Locator> allocate(size_t size);
   Result<std::string> request(protocol::MessageType type, const std::string& body, Deadline deadline);
-  Status resolve_dependencies(Incoming* task, protocol::ErrorRecord* error);
+  enum class Resolved : uint8_t { kReady, kFailed, kGiveBack };
+  // Maps the arena dependencies of a task. kFailed: `*error` is what its caller shall get.
+  Resolved resolve_dependencies(Incoming* task, protocol::ErrorRecord* error);
 
   Session session;
   Hooks hooks;

@@ -78,13 +78,13 @@ void Objects::set_bytes(Slot slot, ValueState state, Bytes bytes, std::span<cons
 
 void Objects::set_arena(Slot slot, const objstore::Locator& locator, std::span<const ObjectId> contained) {
   Entry& e = at(slot);
-  if (e.ready()) return;
-  e.set_locator(locator);
   if (e.has(kOwn)) {
-    // The sealing process told the daemon, in our name.
+    // The sealing process told the daemon, in our name: also when this is a repetition.
     e.held = static_cast<uint16_t>(e.held + 1);
     e.flags |= kPublished;
   }
+  if (e.ready()) return;
+  e.set_locator(locator);
   attach_contained(e, contained);
   became_ready(slot);
 }
@@ -98,12 +98,23 @@ void Objects::set_moved(Slot slot) {
   Entry& e = at(slot);
   e.clear_value();
   e.flags |= kLost;
-  e.flags = static_cast<uint8_t>(e.flags & ~kSubscribed);
+  e.flags = static_cast<uint8_t>(e.flags & ~(kSubscribed | kRebuilding));
+}
+
+void Objects::set_rebuilding(Slot slot) {
+  at(slot).flags |= kRebuilding;
+  rt_.progress.note_ready();
+}
+
+void Objects::give_up(const ObjectId& id, Bytes error) {
+  protocol::ObjectPublish message{id, ValueState::kError, std::string(wire::as_text(error)), {}};
+  rt_.daemon.send(protocol::MessageType::kObjectPublish, message);
+  change_hold(id, -1);   // the one that this message made
 }
 
 void Objects::became_ready(Slot slot) {
   Entry& e = at(slot);
-  e.flags = static_cast<uint8_t>(e.flags & ~(kSubscribed | kLost));
+  e.flags = static_cast<uint8_t>(e.flags & ~(kSubscribed | kLost | kRebuilding));
   rt_.progress.note_ready();
   if (e.has(kNotify)) {
     e.flags = static_cast<uint8_t>(e.flags & ~kNotify);
@@ -143,7 +154,10 @@ void Objects::publish(Slot slot) {
   Entry& e = at(slot);
   if (!e.has(kOwn) || e.has(kPublished)) return;
   e.flags |= kPublished;
-  if (e.held == 0) e.held = 1;
+  if (!e.has(kAnnounced)) {
+    e.flags |= kAnnounced;
+    e.held = static_cast<uint16_t>(e.held + 1);
+  }
   protocol::ObjectPublish message;
   message.id = e.id;
   message.state = e.state;

@@ -33,6 +33,11 @@ class Objects {
   // It was ready, and its bytes are gone from where they were: pending again, and asked for.
   void set_moved(Slot slot);
 
+  // The daemon waits for the object's maker, who may have to run a task.
+  void set_rebuilding(Slot slot);
+  // Tells the daemon that an object of ours, which is not in the table any more, cannot be made again.
+  void give_up(const ObjectId& id, Bytes error);
+
   // The daemon sent the value of an entry that it had been asked for (already stored in it).
   void fetched(Slot slot) { became_ready(slot); }
 

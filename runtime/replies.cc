@@ -96,29 +96,6 @@ void Submitter::end_stream(Task* task, const ErrorRecord* error) {
   else rt_.objects.set_bytes(slot, ValueState::kInline, wire::as_bytes(std::string_view("\0", 1)));
 }
 
-bool Submitter::reconstruct(Slot slot, const std::string& error_bytes) {
-  Entry& e = rt_.objects.at(slot);
-  auto error = wire::decode<ErrorRecord>(error_bytes);
-  Task* task = e.task;
-  if (!error || error->kind != ErrorKind::kObjectLost) return false;
-  if (!e.has(kOwn) || !task || task->state != TaskState::kDone) return false;
-  if (task->retries_left > 0) --task->retries_left;
-  ++task->attempt;
-  for (uint16_t i = 0; i < task->n_returns; ++i) {
-    Slot& r = task->returns()[i];
-    if (rt_.objects.at(r).task == task) {
-      rt_.objects.retain(r);
-    } else {   // dropped since: the run needs a place for it all the same
-      r = rt_.objects.create();
-      rt_.objects.at(r).task = task;
-    }
-  }
-  task->cookie = rt_.objects.at(task->returns()[0]).id.lo;
-  task->state = TaskState::kWaiting;
-  if (await_dependencies(task) && !fail_on_dependency(task)) enqueue(task);
-  return true;
-}
-
 void Submitter::store_values(Task* task, wire::Reader& in, uint16_t n_values) {
   WireValue value;
   for (uint16_t i = 0; i < n_values && read_value(in, &value); ++i) {
@@ -136,6 +113,7 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
   if (static_cast<uint16_t>(head.status) & kReplyLeaving) {
     head.status = static_cast<ReplyStatus>(static_cast<uint16_t>(head.status) & ~kReplyLeaving);
     peer.leaving = peer.recalled = true;
+    if (head.status != ReplyStatus::kNotRun && peer.slots > 0) --peer.slots;
   }
   wire::Reader in(payload.subspan(sizeof head));
   Slot slot = rt_.objects.table().find_own(head.cookie);
@@ -144,7 +122,7 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
   take_off(task);
   SchedClass* sched = peer.sched;
   if (sched) mark_dirty(*sched);
-  if (head.status != ReplyStatus::kNotRun) {
+  if (head.status != ReplyStatus::kNotRun && head.status != ReplyStatus::kArgumentLost) {
     double& mean = templates_[task->template_id].mean_us;
     mean = mean < 0 ? head.exec_us : mean + kMeanWeight * (head.exec_us - mean);
   }
@@ -154,6 +132,10 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
       if (task->cancelled) complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
       else if (task->actor) rt_.actors.resend(task);
       else enqueue(task, true);
+      break;
+    case ReplyStatus::kArgumentLost:
+      if (task->rebuilds++ < kRebuildsMax) argument_lost(task);
+      else complete_error(task, {ErrorKind::kObjectLost, "arguments of the task were lost again and again", "", {}});
       break;
     case ReplyStatus::kCancelled:
       complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
@@ -182,6 +164,11 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
       break;
   }
   if (sched && peer.recalled && peer.in_flight.size == 0 && peer.lease != 0) return_lease(peer, peer.leaving);
+}
+
+void Submitter::slots_known(Peer& peer, uint32_t n) {
+  peer.slots = n;
+  if (peer.sched) mark_dirty(*peer.sched);
 }
 
 void Submitter::retry(Task* task, bool front) {
@@ -229,15 +216,16 @@ void Submitter::peer_down(Peer& peer, const ErrorRecord& cause) {
     peer.lease = 0;
     peer.sched = nullptr;
   }
-  // Replies come in order, so the oldest task was the one that ran; those behind it had not started.
+  // Workers start tasks in order, so the oldest unanswered ones ran; those behind them had not started.
   std::vector<Task*> tasks;
   for (Task* t = peer.in_flight.head; t; t = t->next) tasks.push_back(t);
   std::vector<Task*> again;
-  bool first = true;
+  uint32_t running = peer.slots;
   for (Task* task : tasks) {
     if (task->actor) continue;   // ActorClients decides
     take_off(task);
-    bool started = std::exchange(first, false) && !peer.leaving;
+    bool started = running > 0;
+    if (started) --running;
     if (task->cancelled) complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
     else if (started && task->retries_left == 0) complete_error(task, cause);
     else {

@@ -146,9 +146,9 @@ Peer* Submitter::choose(SchedClass& c, const Template& t) {
   Peer* best = nullptr;
   for (Peer* p : c.leases) {
     if (p->recalled || !p->alive) continue;
-    if (!best || p->in_flight.size < best->in_flight.size) best = p;
+    if (!best || p->in_flight.size * best->slots < best->in_flight.size * p->slots) best = p;
   }
-  if (!best || best->in_flight.size == 0) return best;
+  if (!best || best->in_flight.size < best->slots) return best;
   bool room = t.mean_us >= 0 && best->backlog_us + t.mean_us <= kPipelineBudgetUs &&
               best->in_flight.size < kPipelineTasksMax;
   return room ? best : nullptr;
@@ -160,7 +160,7 @@ void Submitter::push_class(SchedClass& c) {
     if (!peer) break;
     c.queue.remove(task);
     if (!await_dependencies(task)) continue;   // an argument was spilled meanwhile
-    push(task, *peer);
+    if (!fail_on_dependency(task)) push(task, *peer);
   }
   request_leases(c);
 }
@@ -178,7 +178,7 @@ void Submitter::push_out() {
 
 void Submitter::request_leases(SchedClass& c) {
   uint32_t want = c.queue.size;
-  for (Peer* p : c.leases) want += p->in_flight.size > 1 ? p->in_flight.size - 1 : 0;
+  for (Peer* p : c.leases) want += p->in_flight.size > p->slots ? p->in_flight.size - p->slots : 0;
   bool changed = want == 0 ? c.requested != 0 : c.requested == 0 || want > 2 * c.requested;
   if (!changed) return;
   c.requested = want;
@@ -246,9 +246,9 @@ void Submitter::steal_back(SchedClass& c) {
     if (p->in_flight.size == 0 && !p->recalled) idle = true;
     if (!busiest || p->in_flight.size > busiest->in_flight.size) busiest = p;
   }
-  if (!idle || busiest->in_flight.size < 2 || busiest->steal_sent) return;
+  if (!idle || busiest->in_flight.size <= busiest->slots || busiest->steal_sent) return;
   busiest->steal_sent = true;
-  uint32_t n = busiest->in_flight.size / 2;
+  uint32_t n = (busiest->in_flight.size - busiest->slots + 1) / 2;
   busiest->lane.send(static_cast<uint16_t>(LaneType::kSteal), std::as_bytes(std::span(&n, 1)));
 }
 

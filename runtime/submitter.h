@@ -26,6 +26,7 @@ inline constexpr double kPipelineBudgetUs = 1000;      // unanswered work at one
 inline constexpr uint32_t kPipelineTasksMax = 512;
 inline constexpr std::chrono::milliseconds kIdleLease{100};
 inline constexpr size_t kPendingEventsMax = 10000;
+inline constexpr uint8_t kRebuildsMax = 32;            // of one task, where max_retries sets no bound
 
 class Submitter {
  public:
@@ -49,13 +50,15 @@ class Submitter {
   // True when a dependency is an error, which is now the task's own outcome.
   bool fail_on_dependency(Task* task);
   void lineage_released(Task* task);
-  // The object at `slot` is lost for good: true when its task was started again.
-  bool reconstruct(Slot slot, const std::string& error);
+  // The bytes of our object at `slot` are gone: its task runs again, else everybody who asks for it gets `error`.
+  void object_lost(Slot slot, wire::Bytes error);
 
   void lease_granted(const protocol::LeaseGrant& grant);
   void lease_recalled(uint64_t lease);
   void lease_refused(const protocol::LeaseRefused& refusal);
   void handle_reply(Peer& peer, wire::Bytes payload);
+  // The worker runs `n` tasks at the same time; of one that is leaving: so many of ours still run.
+  void slots_known(Peer& peer, uint32_t n);
   void handle_item(Peer& peer, wire::Bytes payload);
   void peer_down(Peer& peer, const protocol::ErrorRecord& cause);
 
@@ -85,6 +88,8 @@ class Submitter {
   void return_lease(Peer& peer, bool worker_exits);
   void steal_back(SchedClass& c);
   void retry(Task* task, bool front);
+  bool make_again(Slot slot);
+  void argument_lost(Task* task);
   void store_values(Task* task, wire::Reader& in, uint16_t n_values);
   void release_arguments(Task* task);
   void end_stream(Task* task, const protocol::ErrorRecord* error);

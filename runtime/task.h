@@ -61,6 +61,7 @@ struct Task {
   uint16_t attempt = 0;
   TaskState state = TaskState::kWaiting;
   bool cancelled = false;
+  uint8_t rebuilds = 0;              // runs since something it made, or needs, was lost
   bool creation = false;             // an actor's constructor: goes to the controller, not to a lane
 
   Slot* returns() { return reinterpret_cast<Slot*>(this + 1); }
@@ -92,7 +93,8 @@ struct Peer {
   uint64_t lease = 0;                // 0: not leased to us
   SchedClass* sched = nullptr;
   bool recalled = false;             // return the lease when in_flight is empty
-  bool leaving = false;              // the worker ends by itself: what it has not answered was not started
+  bool leaving = false;              // the worker ends by itself and starts nothing more
+  uint32_t slots = 1;                // so many of in_flight, the oldest, may have been started
   bool steal_sent = false;
   double backlog_us = 0;             // estimated running time of what is in flight
   Deadline idle_since{};
@@ -101,6 +103,7 @@ struct Peer {
   // It calls us:
   std::vector<std::unique_ptr<TemplateDef>> templates;
   std::shared_ptr<LeaseInfo> lease_info;
+  bool slots_told = false;
 };
 
 // Tasks that may run on the same leased workers.

@@ -25,6 +25,7 @@ enum class LaneType : uint16_t {
   kSteal = 6,       // caller -> worker: u32 how many queued tasks to give back, newest first
   kItem = 7,        // worker -> caller: one item of a streaming generator: ItemHead, value
   kItemAck = 8,     // caller -> worker: CancelHead with the number of items consumed in `flags` (back-pressure)
+  kSlots = 10,      // worker -> caller: u32 how many of the caller's oldest unanswered tasks may be running; 1 if never sent
   kLeaseEnd = 9,    // caller -> worker: the lease is going back; drop its per-lane templates
 };
 
@@ -83,6 +84,7 @@ enum class ReplyStatus : uint16_t {
   kRetryableError = 2,   // the same, and the template's options say that it may be run again
   kNotRun = 3,           // given back: never started
   kCancelled = 4,
+  kArgumentLost = 5,     // never started: the bytes of an argument are gone, and its maker has been told
 };
 // Or-ed into a reply's status: the worker starts no further task and ends by itself (max_calls).
 inline constexpr uint16_t kReplyLeaving = 0x8000;

@@ -7,8 +7,55 @@ using protocol::ErrorKind;
 using protocol::ErrorRecord;
 using protocol::MessageType;
 
-// Maps the arena dependencies of a task. On failure `*error` is what the task's caller shall get.
-Status Runtime::Impl::resolve_dependencies(Incoming* task, ErrorRecord* error) {
+using Resolved = Runtime::Impl::Resolved;
+
+namespace {
+
+// One argument in the arena, which the caller has counted. Pinned when kReady.
+Resolved resolve(Runtime::Impl& rt, Incoming* task, size_t index, Slot slot, ErrorRecord* error) {
+  Runtime* runtime = Runtime::current();
+  while (runtime) {
+    uint64_t pin = 0;
+    auto view = runtime->view(slot, &pin);
+    if (view) {
+      task->deps[index] = *view;
+      if (pin != 0) task->pins.push_back(pin);
+      if (view->state != ValueState::kError) return Resolved::kReady;
+      auto record = wire::decode<ErrorRecord>(view->bytes);
+      *error = record ? *record : ErrorRecord{ErrorKind::kObjectLost, "an argument was lost", "", {}};
+      return Resolved::kFailed;
+    }
+    if (view.status().code() != StatusCode::kNotFound) {
+      *error = {ErrorKind::kSystem, std::string(view.status().message()), "", {}};
+      return Resolved::kFailed;
+    }
+    // Spilled, or lost: the daemon brings it back, or says that its maker has to.
+    if (rt.wait_for_argument(*task, slot) == WaitOutcome::kDisconnected) break;
+    Locked guard(rt);
+    if (rt.objects.at(slot).ready()) continue;
+    if (!task->cancel_requested) return Resolved::kGiveBack;
+    *error = {ErrorKind::kCancelled, "the task was cancelled", "", {}};
+    return Resolved::kFailed;
+  }
+  *error = {ErrorKind::kSystem, "the node daemon is gone", "", {}};
+  return Resolved::kFailed;
+}
+
+void give_back(Runtime::Impl& rt, Incoming* task) {
+  rt.leave_blocked();
+  std::vector<uint64_t> pins = std::move(task->pins);
+  {
+    Locked guard(rt);
+    rt.executor.reply(task, ReplyStatus::kArgumentLost, {}, nullptr);
+  }
+  if (Runtime* runtime = Runtime::current()) {
+    for (uint64_t pin : pins) runtime->unpin(pin);
+  }
+}
+
+}  // namespace
+
+Resolved Runtime::Impl::resolve_dependencies(Incoming* task, ErrorRecord* error) {
   for (size_t i = 0; i < task->deps.size(); ++i) {
     if (task->deps[i].state != ValueState::kArena) continue;
     Slot slot;
@@ -21,42 +68,12 @@ Status Runtime::Impl::resolve_dependencies(Incoming* task, ErrorRecord* error) {
         e.flags = static_cast<uint8_t>(e.flags & ~kLost);
       }
     }
-    Runtime* runtime = Runtime::current();
-    Status status = runtime ? Status::ok() : Status(StatusCode::kDisconnected, "the node daemon is gone");
-    while (status.is_ok()) {
-      uint64_t pin = 0;
-      auto view = runtime->view(slot, &pin);
-      if (view) {
-        task->deps[i] = *view;
-        if (pin != 0) task->pins.push_back(pin);
-        if (view->state == ValueState::kError) {
-          auto record = wire::decode<ErrorRecord>(view->bytes);
-          *error = record ? *record : ErrorRecord{ErrorKind::kObjectLost, "an argument was lost", "", {}};
-          status = Status(StatusCode::kNotFound, error->message);
-        }
-        break;
-      }
-      if (view.status().code() != StatusCode::kNotFound) {
-        status = view.status();
-        *error = {ErrorKind::kSystem, std::string(status.message()), "", {}};
-        break;
-      }
-      Slot wanted[1] = {slot};   // spilled: the daemon brings it back
-      if (progress.wait_through([&] { return objects.at(slot).ready(); }, Clock::now()) == WaitOutcome::kReady) continue;
-      {
-        Locked guard(*this);
-        objects.subscribe(slot);
-        objects.flush(false);
-      }
-      if (wait_ready(wanted, 1, kNever) == WaitOutcome::kDisconnected) {
-        status = Status(StatusCode::kDisconnected, "the node daemon is gone");
-      }
-    }
+    Resolved resolved = resolve(*this, task, i, slot, error);
     Locked guard(*this);
     objects.release(slot);   // the pin, if any, keeps its own count
-    if (!status.is_ok()) return status;
+    if (resolved != Resolved::kReady) return resolved;
   }
-  return Status::ok();
+  return Resolved::kReady;
 }
 
 IncomingTask* Runtime::next_task(Deadline deadline) {
@@ -76,8 +93,11 @@ IncomingTask* Runtime::next_task(Deadline deadline) {
       continue;   // another thread was quicker
     }
     ErrorRecord error;
-    if (rt.resolve_dependencies(task, &error).is_ok()) return task;
-    fail(task, error, false);
+    switch (rt.resolve_dependencies(task, &error)) {
+      case Resolved::kReady: return task;
+      case Resolved::kFailed: fail(task, error, false); break;
+      case Resolved::kGiveBack: give_back(rt, task); break;
+    }
   }
 }
 

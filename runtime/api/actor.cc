@@ -26,12 +26,10 @@ ActorRef read_actor(Decoder& d) {
   return ActorRef::shared(d.runtime(), id);
 }
 
-Slot submit_method(Connection& c, const ActorRef& actor, runtime::TemplateId method, const CallBuffer& call,
-                   int32_t max_retries, uint32_t max_pending) {
-  Slot slot = kNoSlot;
+void submit_method(Connection& c, const ActorRef& actor, runtime::TemplateId method, const CallBuffer& call,
+                   int32_t max_retries, uint32_t max_pending, Slot* returns) {
   check(c.runtime->submit_method(actor.id(), method, call.arguments(), max_retries, max_pending, current_cookie(),
-                                 &slot));
-  return slot;
+                                 returns));
 }
 
 ActorRef start_actor(Connection& c, const Callee& constructor, const CallOptions* options, const ActorOptions& actor,

@@ -59,6 +59,20 @@ class ActorTask {
     else return ObjectRef<Result>(std::move(ref));
   }
 
+  // As Task::remote_split().
+  template <class... A>
+  auto remote_split(const A&... args) const {
+    using Parts = internal::Split<Result>;
+    static_assert(Parts::possible, "remote_split() is for methods that return a std::tuple, pair or array");
+    auto* c = internal::check(internal::connected());
+    auto id = internal::split_template<Parts::size>(*c, entry_->callee, nullptr, &entry_->split_cache);
+    internal::CallBuffer call(c->runtime);
+    internal::write_call(call, false, typename Traits::Params(), std::index_sequence_for<A...>(), args...);
+    std::array<internal::Slot, Parts::size> slots;
+    internal::submit_method(*c, actor_, id, call, max_retries_, max_pending_, slots.data());
+    return Parts::references(c->runtime, slots.data(), std::make_index_sequence<Parts::size>());
+  }
+
  private:
   internal::ActorRef actor_;
   internal::MethodEntry* entry_;

@@ -72,8 +72,8 @@ struct ActorOptions {
 };
 
 // Calls `method` with arguments that are written already.
-Slot submit_method(Connection& c, const ActorRef& actor, runtime::TemplateId method, const CallBuffer& call,
-                   int32_t max_retries, uint32_t max_pending);
+void submit_method(Connection& c, const ActorRef& actor, runtime::TemplateId method, const CallBuffer& call,
+                   int32_t max_retries, uint32_t max_pending, Slot* returns);
 // Registers the actor and sends its constructor. `handle`: what get_actor() elsewhere is told about it.
 ActorRef start_actor(Connection& c, const Callee& constructor, const CallOptions* options,
                      const ActorOptions& actor, const std::string& handle, const CallBuffer& call);
@@ -86,7 +86,9 @@ Slot call_method(Connection& c, const ActorRef& actor, runtime::TemplateId id, b
   if (!actor) throw_argument("a call through an ActorHandle that refers to nothing");
   CallBuffer call(c.runtime);
   write_call(call, plain, Params(), std::index_sequence_for<A...>(), args...);
-  return submit_method(c, actor, id, call, max_retries, max_pending);
+  Slot slot = kNoSlot;
+  submit_method(c, actor, id, call, max_retries, max_pending, &slot);
+  return slot;
 }
 
 }  // namespace internal

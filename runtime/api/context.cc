@@ -50,9 +50,14 @@ void TaskContext::fail_with(const std::type_info& type, const char* what) {
   fail(ErrorKind::kUserException, message + " (pid " + std::to_string(getpid()) + ")");
 }
 
-void TaskContext::keep_references() {
-  drop_references();
-  for (Slot slot : result_.nested) {
+void TaskContext::fail_returns() {
+  fail(ErrorKind::kUserException, task_->definition->name + ": " + std::to_string(task_->n_returns) +
+                                      " return values were asked for: a C++ function gives several as a std::tuple, "
+                                      "pair or array of that size");
+}
+
+void TaskContext::keep_references(const runtime::ReturnValue& value) {
+  for (Slot slot : value.nested) {
     runtime_->retain(slot);
     kept_.push_back(slot);
   }
@@ -75,7 +80,10 @@ void TaskContext::answer() {
   if (!error_) {
     bool streaming = task_->definition->flags & runtime::kStreaming;
     if (task_->kind == runtime::TaskKind::kActorCreation) runtime_->actor_started(*task_, std::nullopt);
-    runtime_->finish(task_, streaming ? std::span<const runtime::ReturnValue>() : std::span(&result_, 1));
+    std::span<const runtime::ReturnValue> values(&result_, 1);
+    if (streaming) values = {};
+    else if (!results_.empty()) values = results_;
+    runtime_->finish(task_, values);
     return;
   }
   bool retryable = user_error_ && (task_->definition->flags & runtime::kRetryExceptions);

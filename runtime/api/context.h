@@ -68,9 +68,19 @@ class TaskContext {
   void store(const T& value) {
     ValueBuffer& buffer = buffer_.emplace(encode(value, 0));
     check(buffer.make_return(*task_, &result_));
-    keep_references();
+    keep_references(result_);
   }
   void store_none() { store(std::monostate{}); }
+  // A function's result: one value, or one for each element where the caller asked for so many.
+  template <class T>
+  void store_result(const T& value) {
+    if (task_->n_returns <= 1) return store(value);
+    if constexpr (requires { std::tuple_size<T>::value; }) {
+      constexpr size_t n = std::tuple_size_v<T>;
+      if (n == task_->n_returns) return store_each(value, std::make_index_sequence<n>());
+    }
+    fail_returns();
+  }
   template <class T>
   void yield(const T& item) {
     store(item);
@@ -91,10 +101,21 @@ class TaskContext {
     write(writer, value);
     return buffer;
   }
+  template <class T, size_t... I>
+  void store_each(const T& values, std::index_sequence<I...>) {
+    parts_.reserve(sizeof...(I));   // results point into them
+    (parts_.push_back(encode(std::get<I>(values), I)), ...);
+    results_.resize(sizeof...(I));
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      check(parts_[i].make_return(*task_, &results_[i]));
+      keep_references(results_[i]);
+    }
+  }
+  void fail_returns();
   bool begin_arguments(Decoder& d, size_t expected);
   bool end_arguments(Decoder& d);
   void fail_with(const std::type_info& type, const char* what);
-  void keep_references();
+  void keep_references(const runtime::ReturnValue& value);
   void drop_references();
   Status send_item();
 
@@ -103,6 +124,8 @@ class TaskContext {
   void* instance_;
   std::optional<ValueBuffer> buffer_;
   runtime::ReturnValue result_;
+  std::vector<ValueBuffer> parts_;      // of several return values
+  std::vector<runtime::ReturnValue> results_;
   std::vector<Slot> kept_;              // references inside the result, until it is sent
   std::optional<protocol::ErrorRecord> error_;
   bool user_error_ = false;

@@ -20,6 +20,7 @@ std::map<std::string, runtime::TemplateId> g_templates;
 uint32_t g_templates_generation = 0;
 
 thread_local runtime::IncomingTask* t_task = nullptr;
+protocol::ActorStart g_actor;                   // written before any thread serves methods
 
 size_t table_size(uint32_t refs) {
   size_t n = refs == 0 ? 0 : 8 + 16 * size_t{refs};
@@ -42,6 +43,9 @@ Result<Connection*> connected() {
 runtime::IncomingTask* current_task() { return t_task; }
 void set_current_task(runtime::IncomingTask* task) { t_task = task; }
 uint64_t current_cookie() { return t_task ? t_task->id.lo : 0; }
+
+const protocol::ActorStart* current_actor() { return g_actor.spec.actor.is_nil() ? nullptr : &g_actor; }
+void set_current_actor(const protocol::ActorStart& actor) { g_actor = actor; }
 
 bool current_task_cancelled() {
   Connection* c = connection();
@@ -188,11 +192,14 @@ runtime::TemplateId template_of(Connection& c, const Callee& callee, const CallO
   if (options) {
     t.max_retries = options->max_retries;
     t.generator_backpressure = options->generator_backpressure;
+    t.max_calls = options->max_calls;
+    if (t.max_calls > 0) t.flags |= runtime::kMaxCalls;
     if (options->retry_exceptions) t.flags |= runtime::kRetryExceptions;
   }
   std::string key;
   wire::Writer w(key);
-  w(t.function, t.method, t.blob, t.flags, t.n_returns, t.name, t.max_retries, t.generator_backpressure, t.placement);
+  w(t.function, t.method, t.blob, t.flags, t.n_returns, t.name, t.max_retries, t.generator_backpressure,
+    t.max_calls, t.placement);
   std::lock_guard guard(g_templates_lock);
   if (std::exchange(g_templates_generation, c.generation) != c.generation) g_templates.clear();
   auto [entry, fresh] = g_templates.try_emplace(key, 0);

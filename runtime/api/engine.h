@@ -39,6 +39,9 @@ void set_connection(Connection* connection);
 runtime::IncomingTask* current_task();
 void set_current_task(runtime::IncomingTask* task);
 uint64_t current_cookie();
+// The actor that this process is, null elsewhere. Set once, before its first method runs.
+const protocol::ActorStart* current_actor();
+void set_current_actor(const protocol::ActorStart& actor);
 bool current_task_cancelled();
 
 // ---- Values ------------------------------------------------------------------------------------------------------
@@ -92,6 +95,7 @@ struct CallOptions {
   std::string name;
   std::string runtime_env;
   uint32_t generator_backpressure = 0;
+  uint32_t max_calls = 0;
 };
 void set_resource(CallOptions* options, const std::string& name, double amount);
 

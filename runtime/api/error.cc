@@ -1,5 +1,53 @@
 #include "runtime/api/error.h"
 
+#include <string_view>
+#include <utility>
+
+namespace sheaf {
+
+namespace {
+
+// The parts of "<function>: <type>: <what> (pid <n>)"; Python's traceback ends with "<type>: <what>".
+std::pair<std::string_view, std::string_view> parts(std::string_view message) {
+  if (message.starts_with("Traceback") || message.find("\nTraceback") != std::string_view::npos ||
+      message.find("(pid=") != std::string_view::npos) {
+    while (message.ends_with('\n')) message.remove_suffix(1);
+    size_t line = message.rfind('\n');
+    if (line != std::string_view::npos) message.remove_prefix(line + 1);
+  } else {
+    size_t function = message.find(": ");
+    if (function == std::string_view::npos) return {};
+    message.remove_prefix(function + 2);
+    size_t pid = message.rfind(" (pid ");
+    if (pid == std::string_view::npos) return {};
+    message = message.substr(0, pid);
+  }
+  size_t type = message.find(": ");
+  if (type == std::string_view::npos) return {message, {}};
+  return {message.substr(0, type), message.substr(type + 2)};
+}
+
+}  // namespace
+
+std::string TaskError::type() const { return std::string(parts(what()).first); }
+std::string TaskError::text() const { return std::string(parts(what()).second); }
+
+void TaskError::rethrow_typed() const {
+  std::string name = type(), message = text();
+  if (name == "std::invalid_argument") throw std::invalid_argument(message);
+  if (name == "std::domain_error") throw std::domain_error(message);
+  if (name == "std::length_error") throw std::length_error(message);
+  if (name == "std::out_of_range") throw std::out_of_range(message);
+  if (name == "std::logic_error") throw std::logic_error(message);
+  if (name == "std::range_error") throw std::range_error(message);
+  if (name == "std::overflow_error") throw std::overflow_error(message);
+  if (name == "std::underflow_error") throw std::underflow_error(message);
+  if (name == "std::runtime_error") throw std::runtime_error(message);
+  throw *this;
+}
+
+}  // namespace sheaf
+
 namespace sheaf::internal {
 
 void throw_record(const protocol::ErrorRecord& record) {

@@ -1,7 +1,7 @@
 // What the public C++ API throws. Only the calls of <sheaf/sheaf.h> throw; everything beneath returns Status.
 //
 // Every class derives from sheaf::Error, which is a std::runtime_error and tells by kind() what went wrong. An exception
-// that a task has thrown arrives as TaskError: its type stays in the worker, its text travels.
+// that a task has thrown arrives as TaskError.
 #pragma once
 
 #include <stdexcept>
@@ -23,12 +23,24 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
+// The function, constructor or method threw. The exception's own type does not travel; its name and text do.
+class TaskError : public Error {
+ public:
+  using Error::Error;
+  // As written by the compiler: "std::invalid_argument", "myapp::BadInput"; "ValueError" of a Python function.
+  // "" when what() has another form than that of a thrown exception (a wrong argument, for example).
+  std::string type() const;
+  // What the exception's what() was.
+  std::string text() const;
+  // Throws it again as the type that it had where that is one of <stdexcept>, else this error itself.
+  [[noreturn]] void rethrow_typed() const;
+};
+
 #define SHEAF_ERROR(name, base)         \
   class name : public base {            \
    public:                              \
     using base::base;                   \
   }
-SHEAF_ERROR(TaskError, Error);              // the function, constructor or method threw
 SHEAF_ERROR(WorkerCrashedError, Error);     // the process died while it ran the task
 SHEAF_ERROR(ActorError, Error);
 SHEAF_ERROR(ActorDiedError, ActorError);

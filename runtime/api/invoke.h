@@ -96,7 +96,7 @@ void invoke_with(TaskContext& ctx, Call&& call, Parameters<P...>) {
             call(pass<P>(stored)...);
             ctx.store_none();
           } else {
-            ctx.store(call(pass<P>(stored)...));
+            ctx.store_result(call(pass<P>(stored)...));
           }
         },
         args);

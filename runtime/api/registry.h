@@ -23,11 +23,13 @@ struct FunctionEntry {
   Callee callee;
   Invoker invoke = nullptr;
   TemplateCache cache;           // for default options
+  TemplateCache split_cache;     // the same with one return value for each element of the result
 };
 struct MethodEntry {
   Callee callee;
   Invoker invoke = nullptr;
   TemplateCache cache;
+  TemplateCache split_cache;
 };
 struct ClassEntry {
   Callee constructor;

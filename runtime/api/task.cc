@@ -2,10 +2,8 @@
 
 namespace sheaf::internal {
 
-Slot submit_task(Connection& c, runtime::TemplateId id, const CallBuffer& call) {
-  Slot slot = kNoSlot;
-  check(c.runtime->submit(id, call.arguments(), current_cookie(), &slot));
-  return slot;
+void submit_task(Connection& c, runtime::TemplateId id, const CallBuffer& call, Slot* returns) {
+  check(c.runtime->submit(id, call.arguments(), current_cookie(), returns));
 }
 
 FunctionEntry* function_or_throw(const PointerKey& key) {

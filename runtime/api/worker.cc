@@ -10,7 +10,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -18,6 +20,7 @@
 #include "runtime/api/actor.h"
 #include "runtime/api/context.h"
 #include "runtime/api/registry.h"
+#include "runtime/impl.h"
 
 namespace sheaf::internal {
 
@@ -60,12 +63,20 @@ class Worker {
       TaskContext context(runtime_, task, instance_);
       if (load_error.empty()) dispatch(context);
       else context.fail(ErrorKind::kRuntimeEnvSetup, load_error);
+      if (is_last_call(*task)) runtime_->last_task();
       context.answer();   // frees the task
     }
     set_current_task(nullptr);
     if (exit_actor_requested.exchange(false)) {
       runtime_->actor_exit(actor_, incarnation_, "exit_actor() was called");
     }
+  }
+
+  // max_calls of the task's function is reached.
+  bool is_last_call(const IncomingTask& task) {
+    if (task.kind != TaskKind::kFunction || task.definition->max_calls == 0) return false;
+    std::lock_guard guard(calls_lock_);
+    return ++calls_[task.definition->function] >= task.definition->max_calls;
   }
 
   void dispatch(TaskContext& context) {
@@ -96,6 +107,7 @@ class Worker {
     ClassEntry* entry = find_class(task.definition->function);
     if (!entry) return unknown(context, "the library registers no class '" + task.definition->name + "'");
     actor_ = task.actor->spec.actor;
+    set_current_actor(*task.actor);
     incarnation_ = task.actor->incarnation;
     entry->construct(context);
     if (!context.instance()) return;
@@ -108,6 +120,8 @@ class Worker {
   Runtime* runtime_;
   int slots_;
   std::vector<std::thread> threads_;
+  std::mutex calls_lock_;                      // once a task of a function that has max_calls
+  std::map<FunctionId, uint32_t> calls_;
   // Written by the constructor's thread before any method is served.
   void* instance_ = nullptr;
   ClassEntry* class_ = nullptr;
@@ -195,6 +209,7 @@ int run_worker(const WorkerOptions& options, bool load_library) {
   c->name_space = options.name_space;
   c->library = options.library;
   set_connection(c);
+  (*rt)->impl().executor.set_slots(static_cast<uint32_t>(options.slots));
   Worker worker(*rt, options.slots);
   g_worker = &worker;
   if (load_library) worker.load_error = load(options.library);

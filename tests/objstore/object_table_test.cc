@@ -321,11 +321,50 @@ TEST_F(ObjectTableTest, CorruptSpillIsLostAndMayBeMadeAgain) {
   EXPECT_EQ(table.find(id(1))->state, ValueState::kSpilled);
   subscribe(kB, 1);
   table.restore_failed(id(1), {4, 0, 1000}, LossCause::kCorrupt, out);
-  EXPECT_EQ(taken<NotifyReady>().at(0).event.bytes, "loss 2");
+  auto told = taken<NotifyReady>();
+  ASSERT_EQ(told.size(), 2u);
+  EXPECT_EQ(told[0].process, kA);   // its maker, who has not asked
+  EXPECT_EQ(told[0].event.bytes, "loss 2");
+  EXPECT_EQ(told[1].process, kB);
+  EXPECT_EQ(told[1].event.state, ValueState::kPending);
   EXPECT_EQ(taken<DeleteSpill>().size(), 1u);
+  subscribe(kC, 1);
+  told = taken<NotifyReady>();
+  ASSERT_EQ(told.size(), 1u);   // the maker is told once a loss
+  EXPECT_EQ(told[0].event.state, ValueState::kPending);
   seal(kB, 1, 4096, kA);
   EXPECT_EQ(table.find(id(1))->state, ValueState::kArena);
   EXPECT_EQ(table.find(id(1))->size, 1000u);
+  told = taken<NotifyReady>();
+  ASSERT_EQ(told.size(), 2u);
+  for (const NotifyReady& n : told) EXPECT_EQ(n.event.state, ValueState::kArena);
+}
+
+TEST_F(ObjectTableTest, LostObjectFailsWhenItsMakerSaysSoOrDies) {
+  for (uint64_t n : {1, 2}) {
+    seal(kB, n, 64, kA);
+    add(kC, n);
+    spill(n, {4, 0, 1000});
+    subscribe(kC, n);
+    table.restore_failed(id(n), {4, 0, 1000}, LossCause::kCorrupt, out);
+  }
+  subscribe(kA, 1);   // the maker asks by itself: an answer to it is no answer to others
+  auto told = taken<NotifyReady>();
+  ASSERT_EQ(told.size(), 5u);
+  EXPECT_EQ(told[4].process, kA);
+  EXPECT_EQ(told[4].event.bytes, "loss 2");
+  publish(kA, 1, ValueState::kError, "cannot");
+  told = taken<NotifyReady>();
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].process, kC);
+  EXPECT_EQ(told[0].event.bytes, "cannot");
+  table.process_died(kA, out);
+  told = taken<NotifyReady>();
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_EQ(told[0].process, kC);
+  EXPECT_EQ(told[0].event.bytes, "loss 2");
+  subscribe(kC, 2);
+  EXPECT_EQ(taken<NotifyReady>().at(0).event.state, ValueState::kError);
 }
 
 }  // namespace

@@ -13,7 +13,9 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <vector>
 
+#include "core/json.h"
 #include "runtime/sheaf.h"
 #include "tests/runtime/tasks_library.h"
 
@@ -57,6 +59,20 @@ inline void use_build_tree() {
   unsetenv("SHEAF_ADDRESS");
 }
 
+// Pids of the workers that live now.
+inline std::vector<int> worker_pids() {
+  auto json = sheaf::parse_json(sheaf::state_json("workers"));
+  std::vector<int> out;
+  if (!json || !json->as_array()) return out;
+  for (const auto& row : *json->as_array()) {
+    const sheaf::JsonValue* pid = row.find("pid");
+    if (pid && pid->as_int() && *pid->as_int() > 1 && *pid->as_int() != getpid()) {
+      out.push_back(static_cast<int>(*pid->as_int()));
+    }
+  }
+  return out;
+}
+
 class TempDir {
  public:
   TempDir() {
@@ -80,11 +96,12 @@ inline sheaf::Options small_cluster(double cpus = 2) {
 // One cluster for all tests of a suite.
 class ClusterTest : public ::testing::Test {
  public:
-  static void SetUpTestSuite() {
+  static void SetUpTestSuite() { start(small_cluster()); }
+  static void start(const sheaf::Options& options) {
     use_build_tree();
     mark() = "SHEAF_TEST_MARK=" + std::to_string(getpid()) + "-" + std::to_string(++starts());
     setenv("SHEAF_TEST_MARK", mark().c_str() + 16, 1);
-    sheaf::init(small_cluster());
+    sheaf::init(options);
   }
   static void TearDownTestSuite() {
     std::string dir = sheaf::session_dir();

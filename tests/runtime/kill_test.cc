@@ -5,27 +5,12 @@
 #include <random>
 #include <set>
 
-#include "core/json.h"
 #include "tests/runtime/cluster_fixture.h"
 
 namespace testlib {
 namespace {
 
 constexpr int kKills = 40;
-
-// Pids of the workers that live now.
-std::vector<int> workers() {
-  auto json = sheaf::parse_json(sheaf::state_json("workers"));
-  std::vector<int> out;
-  if (!json || !json->as_array()) return out;
-  for (const auto& row : *json->as_array()) {
-    const sheaf::JsonValue* pid = row.find("pid");
-    if (pid && pid->as_int() && *pid->as_int() > 1 && *pid->as_int() != getpid()) {
-      out.push_back(static_cast<int>(*pid->as_int()));
-    }
-  }
-  return out;
-}
 
 class KillTest : public ClusterTest {};
 
@@ -44,7 +29,7 @@ TEST_F(KillTest, WorkloadSurvivesKilledWorkers) {
     for (int64_t i = 1; i <= 6; ++i) large.push_back(reduce.remote(make.remote(20000 * i)));
     for (int k = 0; k < 2; ++k) {
       std::this_thread::sleep_for(std::chrono::microseconds(random() % 20000));
-      auto pids = workers();
+      auto pids = worker_pids();
       if (!pids.empty() && kill(pids[random() % pids.size()], SIGKILL) == 0) ++kills;
     }
     auto values = sheaf::get(small, 60s);
@@ -62,7 +47,7 @@ TEST_F(KillTest, ResultsOfKilledWorkersStay) {
   std::vector<sheaf::ObjectRef<std::vector<double>>> refs;
   for (int64_t i = 1; i <= 10; ++i) refs.push_back(sheaf::task(ramp).remote(i * 3000));
   sheaf::wait(refs, refs.size(), 60s);
-  for (int pid : workers()) kill(pid, SIGKILL);
+  for (int pid : worker_pids()) kill(pid, SIGKILL);
   for (int64_t i = 1; i <= 10; ++i) EXPECT_EQ(sheaf::get(refs[static_cast<size_t>(i) - 1], 20s), ramp(i * 3000));
   EXPECT_EQ(sheaf::get(sheaf::task(square).remote(9), 30s), 81);
 }

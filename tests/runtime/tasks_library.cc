@@ -4,9 +4,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <numeric>
+#include <sstream>
 #include <thread>
 
 namespace testlib {
@@ -47,6 +49,34 @@ std::vector<double> ramp(int64_t n) {
 
 double total(sheaf::View<double> values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
+std::vector<double> shifted(sheaf::View<double> values, double by) {
+  std::vector<double> out = values.to_vector();
+  for (double& v : out) v += by;
+  return out;
+}
+
+std::vector<double> noted_ramp(const std::string& file, int64_t n) {
+  std::ofstream(file, std::ios::app) << "x\n";
+  return ramp(n);
+}
+
+double noted_total(const std::string& file, sheaf::View<double> values) {
+  std::ofstream(file, std::ios::app) << "x\n";
+  return total(std::move(values));
+}
+
+double total_of_refs(const std::vector<sheaf::ObjectRef<std::vector<double>>>& refs) {
+  double out = 0;
+  for (const auto& ref : refs) out += total(sheaf::get_view(ref));
+  return out;
+}
+
+RampAndPid make_ramp_and_pid(int64_t n) {
+  auto ref = sheaf::task(ramp).remote(n);
+  sheaf::wait(std::vector{ref});
+  return {ref, getpid()};
+}
+
 int64_t length_of_ref(sheaf::ObjectRef<std::string> ref) { return static_cast<int64_t>(sheaf::get(ref).size()); }
 
 std::vector<sheaf::ObjectRef<int64_t>> make_refs(int n) {
@@ -73,6 +103,45 @@ int64_t fibonacci(int n) {
 int64_t depth(int n) { return n == 0 ? 0 : 1 + sheaf::get(sheaf::task(depth).remote(n - 1)); }
 
 int pid_of_worker() { return getpid(); }
+
+std::tuple<int64_t, int64_t> divide(int64_t a, int64_t b) {
+  if (b == 0) throw std::domain_error("division by zero");
+  return {a / b, a % b};
+}
+
+std::tuple<std::vector<double>, std::string, sheaf::ObjectRef<int64_t>> mixed_results(int64_t n) {
+  return {ramp(n), std::to_string(n), sheaf::task(square).remote(n)};
+}
+
+std::array<int64_t, 2> low_and_high(const std::vector<int64_t>& values) {
+  auto [low, high] = std::minmax_element(values.begin(), values.end());
+  return {*low, *high};
+}
+
+std::pair<std::vector<double>, int> ramp_and_pid(int64_t n) { return {ramp(n), getpid()}; }
+
+std::map<std::string, std::string> context_of_task() {
+  auto c = sheaf::runtime_context();
+  std::ostringstream cpu;
+  cpu << c.resources["CPU"];
+  return {{"node", c.node_id}, {"job", std::to_string(c.job)}, {"process", std::to_string(c.process)},
+          {"task", c.task_id}, {"name", c.task_name}, {"actor", c.actor_id}, {"cpu", cpu.str()},
+          {"restarted", std::to_string(c.was_restarted)}};
+}
+
+int64_t sum_of_map(const std::map<std::string, std::vector<sheaf::ObjectRef<int64_t>>>& refs) {
+  int64_t out = 0;
+  for (const auto& [key, list] : refs) out += sum_of_refs(list);
+  return out;
+}
+
+int note_and_hold(const std::string& note, const std::string& go) {
+  std::ofstream(note, std::ios::app) << getpid() << std::endl;
+  return wait_for_file(go);
+}
+
+int fail_with_own_type() { throw OwnError("own"); }
+
 void nothing() {}
 int fail(const std::string& text) { throw std::invalid_argument(text); }
 int fail_oddly() { throw 42; }
@@ -125,6 +194,27 @@ int wait_for_file(const std::string& file) {
   return getpid();
 }
 
+sheaf::Value same_value(const sheaf::Value& value) { return value; }
+
+std::map<std::string, int64_t> word_counts(const std::string& text) {
+  std::map<std::string, int64_t> out;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) ++out[word];
+  return out;
+}
+
+std::optional<int> maybe(std::optional<int> x) { return x ? std::optional(*x + 1) : std::nullopt; }
+
+std::map<int64_t, std::vector<std::string>> group_by_length(const std::vector<std::string>& words) {
+  std::map<int64_t, std::vector<std::string>> out;
+  for (const auto& word : words) out[static_cast<int64_t>(word.size())].push_back(word);
+  return out;
+}
+
+int64_t call_python_add(int64_t a, int64_t b) {
+  return sheaf::get(sheaf::py_function<int64_t>("cross_functions", "add").remote(a, b));
+}
+
 std::string cross_check(const std::vector<std::byte>& bytes, bool flag, double number, const std::string& text) {
   return std::to_string(bytes.size()) + (flag ? " true " : " false ") + std::to_string(number) + " " + text;
 }
@@ -165,12 +255,25 @@ SHEAF_REMOTE(sum);
 SHEAF_REMOTE(repeat);
 SHEAF_REMOTE(ramp);
 SHEAF_REMOTE(total);
+SHEAF_REMOTE(shifted);
+SHEAF_REMOTE(noted_ramp);
+SHEAF_REMOTE(noted_total);
+SHEAF_REMOTE(total_of_refs);
+SHEAF_REMOTE(make_ramp_and_pid);
 SHEAF_REMOTE(length_of_ref);
 SHEAF_REMOTE(make_refs);
 SHEAF_REMOTE(sum_of_refs);
 SHEAF_REMOTE(fibonacci);
 SHEAF_REMOTE(depth);
 SHEAF_REMOTE(pid_of_worker);
+SHEAF_REMOTE(divide);
+SHEAF_REMOTE(mixed_results);
+SHEAF_REMOTE(low_and_high);
+SHEAF_REMOTE(ramp_and_pid);
+SHEAF_REMOTE(context_of_task);
+SHEAF_REMOTE(sum_of_map);
+SHEAF_REMOTE(note_and_hold);
+SHEAF_REMOTE(fail_with_own_type);
 SHEAF_REMOTE(nothing);
 SHEAF_REMOTE(fail);
 SHEAF_REMOTE(fail_oddly);
@@ -183,6 +286,11 @@ SHEAF_REMOTE(count_to);
 SHEAF_REMOTE(count_and_fail);
 SHEAF_REMOTE(large_items);
 SHEAF_REMOTE(wait_for_file);
+SHEAF_REMOTE(same_value);
+SHEAF_REMOTE(word_counts);
+SHEAF_REMOTE(maybe);
+SHEAF_REMOTE(group_by_length);
+SHEAF_REMOTE(call_python_add);
 SHEAF_REMOTE(cross_check);
 SHEAF_REMOTE(use_counter);
 
