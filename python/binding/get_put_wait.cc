@@ -2,6 +2,7 @@
 
 #include "python/binding/arena_buffer.h"
 #include "python/binding/codec.h"
+#include "python/binding/generator.h"
 #include "python/binding/object_ref.h"
 
 namespace sheaf::python {
@@ -210,6 +211,7 @@ PyObject* py_get(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* n
     return slot == runtime::kNoSlot ? nullptr : read_object(rt, slot, deadline);
   }
   if (PyList_Check(refs)) return get_many(rt, refs, deadline);
+  if (PyObject_TypeCheck(refs, &ObjectRefGeneratorType)) return Py_NewRef(refs);   // its items are references
   return PyErr_Format(PyExc_ValueError,
                       "Invalid type of object refs, %R, is given. 'object_refs' must either be an ObjectRef or a list "
                       "of ObjectRefs. ", Py_TYPE(refs));
@@ -217,7 +219,8 @@ PyObject* py_get(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* n
 
 namespace {
 
-// False with an exception set when the list is no good for wait().
+// False when the list is no good for wait(), with an exception set; and without one when there are generators in it,
+// which are waited for in Python.
 bool check_wait_list(PyObject* refs, std::vector<Slot>* slots) {
   if (is_ref(refs)) {
     PyErr_SetString(PyExc_TypeError, "wait() expected a list of sheaf.ObjectRef, got a single sheaf.ObjectRef");
@@ -227,11 +230,15 @@ bool check_wait_list(PyObject* refs, std::vector<Slot>* slots) {
     PyErr_Format(PyExc_TypeError, "wait() expected a list of sheaf.ObjectRef, got %R", Py_TYPE(refs));
     return false;
   }
-  thread_local SeenSlots seen;
+  thread_local SeenSlots kept;
+  SeenSlots& seen = kept;   // its address is looked up once
   seen.start();
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(refs); ++i) {
+  const Py_ssize_t n = PyList_GET_SIZE(refs);
+  slots->reserve(static_cast<size_t>(n));
+  for (Py_ssize_t i = 0; i < n; ++i) {
     PyObject* item = PyList_GET_ITEM(refs, i);
     if (!is_ref(item)) {
+      if (PyObject_TypeCheck(item, &ObjectRefGeneratorType)) return false;
       PyErr_Format(PyExc_TypeError, "wait() expected a list of sheaf.ObjectRef, got list containing %R", Py_TYPE(item));
       return false;
     }
@@ -246,9 +253,34 @@ bool check_wait_list(PyObject* refs, std::vector<Slot>* slots) {
   return true;
 }
 
+// (ready, rest): at most `wanted` of the references whose value is here, and the others, both in the order given.
+PyObject* split_ready(Runtime* rt, PyObject* refs, const std::vector<Slot>& slots, size_t wanted) {
+  std::vector<Py_ssize_t> at;
+  for (size_t i = 0; i < slots.size() && at.size() < wanted; ++i) {
+    if (rt->is_ready(slots[i])) at.push_back(static_cast<Py_ssize_t>(i));
+  }
+  const auto n = static_cast<Py_ssize_t>(slots.size()), found = static_cast<Py_ssize_t>(at.size());
+  Ref ready(PyList_New(found)), rest(PyList_New(n - found));
+  if (!ready || !rest) return nullptr;
+  Py_ssize_t from = 0, out = 0;
+  auto copy_rest = [&](Py_ssize_t to) {
+    for (; from < to; ++from) PyList_SET_ITEM(rest.get(), out++, Py_NewRef(PyList_GET_ITEM(refs, from)));
+  };
+  for (Py_ssize_t i = 0; i < found; ++i, ++from) {
+    copy_rest(at[static_cast<size_t>(i)]);
+    PyList_SET_ITEM(ready.get(), i, Py_NewRef(PyList_GET_ITEM(refs, from)));
+  }
+  copy_rest(n);
+  return PyTuple_Pack(2, ready.get(), rest.get());
+}
+
+// Kept from call to call for its memory.
+thread_local std::vector<Slot> g_spare_slots;
+
 }  // namespace
 
-// wait(refs, num_returns, timeout, fetch_local) -> (ready, not ready), both in the order given.
+// wait(refs, num_returns, timeout, fetch_local) -> (ready, not ready), both in the order given; None when there are
+// generators among them.
 PyObject* py_wait(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
   if (nargs > 4 || !check_names(names, {"refs", "num_returns", "timeout", "fetch_local"}, "wait")) {
     if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "wait() takes at most 4 arguments");
@@ -260,9 +292,9 @@ PyObject* py_wait(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* 
   Deadline deadline;
   if (!rt || !parse_timeout(argument(args, nargs, names, 2, "timeout"), &deadline)) return nullptr;
   if (!list) return PyErr_Format(PyExc_TypeError, "wait() needs a list of references");
-  thread_local std::vector<Slot> slots;
+  std::vector<Slot> slots = std::exchange(g_spare_slots, {});   // a signal handler may call wait(), too
   slots.clear();
-  if (!check_wait_list(list, &slots)) return nullptr;
+  if (!check_wait_list(list, &slots)) return PyErr_Occurred() ? nullptr : Py_NewRef(Py_None);
   Py_ssize_t n = PyList_GET_SIZE(list);
   Py_ssize_t wanted = count ? PyLong_AsSsize_t(count) : 1;
   if (wanted == -1 && PyErr_Occurred()) return nullptr;
@@ -275,16 +307,16 @@ PyObject* py_wait(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* 
                     "num_returns cannot be greater than the number of objects provided to wait.");
     return nullptr;
   }
-  Ref refs(PyList_AsTuple(list));
-  Ref ready(refs ? PyList_New(0) : nullptr), rest(ready ? PyList_New(0) : nullptr);
-  if (!rest) return nullptr;
-  std::vector<Slot> mine = slots;   // a signal handler may call wait() too
-  if (!wait_for(rt, {mine, static_cast<size_t>(wanted), deadline, false})) return nullptr;
-  for (Py_ssize_t i = 0; i < n; ++i) {
-    bool take = PyList_GET_SIZE(ready.get()) < wanted && rt->is_ready(mine[static_cast<size_t>(i)]);
-    if (PyList_Append(take ? ready.get() : rest.get(), PyTuple_GET_ITEM(refs.get(), i)) < 0) return nullptr;
+  const size_t needed = static_cast<size_t>(wanted);
+  // While others run the list may change: then a copy is what we go by.
+  Ref refs(Py_NewRef(list));
+  if (!rt->poll(slots, needed, kLockedSpin)) {
+    refs = Ref(PyList_GetSlice(list, 0, n));
+    if (!refs || !wait_for(rt, {slots, needed, deadline, false})) return nullptr;
   }
-  return Py_BuildValue("(OO)", ready.get(), rest.get());
+  PyObject* answer = split_ready(rt, refs.get(), slots, needed);
+  g_spare_slots = std::move(slots);
+  return answer;
 }
 
 }  // namespace sheaf::python

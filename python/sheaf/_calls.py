@@ -46,9 +46,10 @@ def wait(
         raise ValueError(
             "num_returns cannot be greater than the number of ray_waitables provided to wait()."
         )
-    if _core.ObjectRefGenerator in map(type, ray_waitables):
+    split = _core.wait(ray_waitables, num_returns, timeout, fetch_local)
+    if split is None:  # there are generators among them
         return _wait_for_any(ray_waitables, num_returns, timeout)
-    return _core.wait(ray_waitables, num_returns, timeout, fetch_local)
+    return split
 
 
 def _wait_for_any(waitables: list, num_returns: int, timeout: float | None):

@@ -150,3 +150,9 @@ def test_generators_stay_in_their_process():
 
     with pytest.raises(TypeError, match="pickled"):
         pickle.dumps(count.remote(1))
+
+
+def test_get_of_a_stream_is_the_stream():
+    stream = count.remote(2)
+    first, second = sheaf.get(stream)
+    assert sheaf.get([first, second]) == [0, 1]
