@@ -138,6 +138,26 @@ def test_actor_pool():
         pool.push(idle)
 
 
+def test_actor_pool_with_several_results_and_leftovers():
+    @sheaf.remote(num_cpus=0)
+    class Pairs:
+        @sheaf.method(num_returns=2)
+        def pair(self, x):
+            return x, -x
+
+        async def sleep(self, seconds):
+            import asyncio
+
+            await asyncio.sleep(seconds)
+            return seconds
+
+    pool = ActorPool([Pairs.remote()])
+    assert list(pool.map(lambda a, x: a.pair.remote(x), [1, 2])) == [[1, -1], [2, -2]]
+    assert list(pool.map_unordered(lambda a, x: a.pair.remote(x), [3])) == [[3, -3]]
+    pool.submit(lambda a, x: a.sleep.remote(x), 30)
+    assert list(pool.map(lambda a, x: a.sleep.remote(x), [0.0, 0.01])) == [0.0, 0.01]
+
+
 # ---- Queue
 
 

@@ -21,8 +21,8 @@ class ActorPool:
 
     def __init__(self, actors: list):
         self._idle = list(actors)
-        self._running: dict = {}  # reference -> (index of the result, actor)
-        self._results: dict = {}  # index -> reference, not given out yet
+        self._running: dict = {}  # reference, or a tuple of them -> (index, actor)
+        self._results: dict = {}  # index -> the same, not given out yet
         self._next_submitted = 0
         self._next_returned = 0
         self._waiting: deque = deque()  # (fn, value)
@@ -58,9 +58,9 @@ class ActorPool:
     def _drain(self) -> None:
         while self.has_next():
             try:
-                self.get_next_unordered(timeout=0)
-            except TimeoutError:
-                break
+                self.get_next_unordered(timeout=0, ignore_if_timedout=True)
+            except Exception:  # late, or failed: nobody asks any more
+                pass
 
     def submit(self, fn, value) -> None:
         """Runs ``fn(actor, value)`` on an idle actor, or when one becomes idle."""
@@ -69,6 +69,8 @@ class ActorPool:
             return
         actor = self._idle.pop()
         ref = fn(actor, value)
+        if isinstance(ref, list):  # a call with several results
+            ref = tuple(ref)
         self._running[ref] = (self._next_submitted, actor)
         self._results[self._next_submitted] = ref
         self._next_submitted += 1
@@ -91,27 +93,28 @@ class ActorPool:
         if self._next_returned >= self._next_submitted:
             raise ValueError("It is not allowed to call get_next() after get_next_unordered().")
         ref = self._results[self._next_returned]
-        if timeout is not None and not wait([ref], timeout=timeout)[0]:
+        if timeout is not None and not wait([_first(ref)], timeout=timeout)[0]:
             if not ignore_if_timedout:
                 raise TimeoutError("Timed out waiting for result")
             self._take(ref)
             raise TimeoutError("Timed out waiting for result. The task has been ignored.")
         self._take(ref)
-        return get(ref)
+        return _get(ref)
 
     def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False):
         """Any result that is ready; parameters and errors as for `get_next`."""
         if not self.has_next():
             raise StopIteration("No more results to get")
-        ready, _ = wait(list(self._running), num_returns=1, timeout=timeout)
+        firsts = {_first(ref): ref for ref in self._running}
+        ready, _ = wait(list(firsts), num_returns=1, timeout=timeout)
         if not ready:
             if not ignore_if_timedout:
                 raise TimeoutError("Timed out waiting for result")
             self._take(next(iter(self._running)))
             raise TimeoutError("Timed out waiting for result. The task has been ignored.")
-        ref = ready[0]
+        ref = firsts[ready[0]]
         self._take(ref)
-        return get(ref)
+        return _get(ref)
 
     def _take(self, ref) -> None:
         index, actor = self._running.pop(ref)
@@ -137,3 +140,11 @@ class ActorPool:
         if actor in self._idle or any(actor == busy for _, busy in self._running.values()):
             raise ValueError("Actor already belongs to current ActorPool")
         self._return_actor(actor)
+
+
+def _first(ref):
+    return ref[0] if isinstance(ref, tuple) else ref
+
+
+def _get(ref):
+    return get(list(ref)) if isinstance(ref, tuple) else get(ref)
