@@ -8,7 +8,7 @@ import os
 from multiprocessing import TimeoutError
 
 from ..._api import cluster_resources, kill, remote
-from ..._calls import wait
+from ..._calls import get, wait
 from ..._cluster import init, is_initialized
 from .results import AsyncResult, OrderedIMapIterator, ResultThread, UnorderedIMapIterator
 
@@ -121,6 +121,8 @@ class Pool:
         self._processes = processes
         self._actors = [[self._new_actor(), 0] for _ in range(processes)]
         self._idle_order = collections.deque(range(processes))
+        if initializer is not None:  # its effects are there when the pool is
+            get([actor.ping.remote() for actor, _ in self._actors])
 
     # ---- processes
 
