@@ -1,17 +1,13 @@
 // What a C++ driver pays: tasks, actor calls, put and get, beside the floors of this machine in the same run.
 //
-// Usage: bench_engine [seconds per line, default 0.5]. Its own functions are the tasks: workers run this program again.
+// Usage: bench_engine [--json] [seconds per line, default 0.5] [rounds]. Its own functions are the tasks: workers run
+// this program again.
 
-#include <algorithm>
 #include <atomic>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <string>
 #include <thread>
 #include <vector>
 
+#include "perf/report.h"
 #include "runtime/sheaf.h"
 
 namespace bench {
@@ -30,48 +26,12 @@ SHEAF_ACTOR(bench::Actor, (), echo)
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-constexpr int kRepeats = 5;
-double g_seconds = 0.5;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-struct Spread {
-  double median, low, high;
-};
-
-// Seconds of one operation; `body(n)` does n of them.
-template <class F>
-Spread measure(F body) {
-  body(10);
-  size_t n = 1;
-  for (;; n *= 2) {   // as many as fill a share of the time
-    auto start = Clock::now();
-    body(n);
-    if (seconds_since(start) > g_seconds / kRepeats / 2) break;
-  }
-  std::vector<double> each;
-  for (int i = 0; i < kRepeats; ++i) {
-    auto start = Clock::now();
-    body(n);
-    each.push_back(seconds_since(start) / static_cast<double>(n));
-  }
-  std::sort(each.begin(), each.end());
-  return {each[kRepeats / 2], each.front(), each.back()};
-}
-
-void print_time(const char* name, const Spread& s, const char* floor_name, double floor) {
-  std::printf("%-34s %9.2f us  (%.2f..%.2f)   floor %9.2f us  %s\n", name, s.median * 1e6, s.low * 1e6, s.high * 1e6,
-              floor * 1e6, floor_name);
-}
-
-void print_rate(const char* name, const Spread& s, const char* floor_name, double floor) {
-  std::printf("%-34s %9.0f /s  (%.0f..%.0f)   floor %9.0f /s  %s\n", name, 1 / s.median, 1 / s.high, 1 / s.low,
-              1 / floor, floor_name);
-}
+using bench::Report;
+using bench::Spread;
+constexpr double kToUs = 1e6;
 
 // Two threads hand one cache line to and fro, both awake; they yield, as they may share a core.
-double round_trip_awake() {
+double round_trip_awake(const Report& report) {
   std::atomic<uint64_t> word{0};
   std::atomic<bool> stop{false};
   std::thread other([&] {
@@ -81,7 +41,7 @@ double round_trip_awake() {
     }
   });
   uint64_t value = 0;
-  Spread s = measure([&](size_t n) {
+  Spread s = report.measure([&](size_t n) {
     for (size_t i = 0; i < n; ++i) {
       word.store(value + 1, std::memory_order_release);
       value += 2;
@@ -93,8 +53,8 @@ double round_trip_awake() {
   return s.median;
 }
 
-double allocation() {
-  return measure([](size_t n) {
+double allocation(const Report& report) {
+  return report.measure([](size_t n) {
            for (size_t i = 0; i < n; ++i) {
              void* volatile p = std::malloc(256);
              std::free(p);
@@ -102,77 +62,75 @@ double allocation() {
          }).median;
 }
 
-void tasks(double awake, double memory) {
+void tasks(const Report& report, double awake, double memory) {
   auto task = sheaf::task(bench::nothing);
-  Spread sync = measure([&](size_t n) {
+  Spread sync = report.measure([&](size_t n) {
     for (size_t i = 0; i < n; ++i) sheaf::get(task.remote());
   });
-  print_time("no-op task, sync", sync, "two threads, one cache line", awake);
-  Spread rate = measure([&](size_t n) {
+  report.row("C++ no-op task, sync", "us", bench::scaled(sync, kToUs), "two threads, one cache line", awake * kToUs);
+  Spread rate = report.measure([&](size_t n) {
     std::vector<sheaf::ObjectRef<void>> refs;
     refs.reserve(n);
     for (size_t i = 0; i < n; ++i) refs.push_back(task.remote());
     sheaf::get(refs);
   });
-  print_rate("no-op tasks, pipelined", rate, "malloc and free", memory);
+  report.row("C++ no-op tasks, pipelined", "/s", bench::rate(rate), "malloc and free", 1 / memory);
 }
 
-void actor_calls(double awake, double memory) {
+void actor_calls(const Report& report, double awake, double memory) {
   auto actor = sheaf::actor<bench::Actor>().remote();
   auto echo = actor.task(&bench::Actor::echo);
-  Spread sync = measure([&](size_t n) {
+  Spread sync = report.measure([&](size_t n) {
     for (size_t i = 0; i < n; ++i) sheaf::get(echo.remote(1));
   });
-  print_time("actor call, sync", sync, "two threads, one cache line", awake);
-  Spread rate = measure([&](size_t n) {
+  report.row("C++ actor call, sync", "us", bench::scaled(sync, kToUs), "two threads, one cache line", awake * kToUs);
+  Spread rate = report.measure([&](size_t n) {
     std::vector<sheaf::ObjectRef<int>> refs;
     refs.reserve(n);
     for (size_t i = 0; i < n; ++i) refs.push_back(echo.remote(1));
     sheaf::get(refs);
   });
-  print_rate("actor calls, pipelined", rate, "malloc and free", memory);
+  report.row("C++ actor calls, pipelined", "/s", bench::rate(rate), "malloc and free", 1 / memory);
 }
 
-void objects(double memory) {
-  Spread put = measure([](size_t n) {
+void objects(const Report& report, double memory) {
+  Spread put = report.measure([](size_t n) {
     for (size_t i = 0; i < n; ++i) sheaf::put(1);
   });
-  print_time("put of an int", put, "malloc and free", memory);
+  report.row("C++ put of an int", "us", bench::scaled(put, kToUs), "malloc and free", memory * kToUs);
   auto held = sheaf::put(1);
-  Spread get = measure([&](size_t n) {
+  Spread get = report.measure([&](size_t n) {
     for (size_t i = 0; i < n; ++i) sheaf::get(held);
   });
-  print_time("get of a held int", get, "malloc and free", memory);
+  report.row("C++ get of a held int", "us", bench::scaled(get, kToUs), "malloc and free", memory * kToUs);
 
   constexpr size_t kBytes = 64 << 20;
   std::vector<double> source(kBytes / sizeof(double), 1.0), target(source.size(), 0.0);
-  Spread copy = measure([&](size_t n) {
+  Spread copy = report.measure([&](size_t n) {
     for (size_t i = 0; i < n; ++i) std::memcpy(target.data(), source.data(), kBytes);
   });
-  Spread large = measure([&](size_t n) {
+  Spread large = report.measure([&](size_t n) {
     for (size_t i = 0; i < n; ++i) sheaf::put(source);
   });
-  std::printf("%-34s %9.2f GB/s                floor %9.2f GB/s  warm memcpy\n", "put of 64 MB", kBytes / large.median / 1e9,
-              kBytes / copy.median / 1e9);
+  report.row("C++ put of 64 MB", "GB/s", bench::rate(large, kBytes / 1e9), "warm memcpy",
+             kBytes / copy.median / 1e9);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  Report report(argc, argv);
   sheaf::Options options;
   options.num_cpus = std::max(2u, std::thread::hardware_concurrency());
   options.object_store_memory = 1 << 30;
-  auto start = Clock::now();
+  auto start = bench::Clock::now();
   sheaf::init(options);
   sheaf::get(sheaf::task(bench::nothing).remote());
-  double up = seconds_since(start);
-  if (argc > 1) g_seconds = std::max(0.01, std::atof(argv[1]));
-  std::printf("%u CPUs; median (least..most) of %d runs of %.2f s\n", std::thread::hardware_concurrency(), kRepeats,
-              g_seconds / kRepeats);
-  std::printf("%-34s %9.1f ms\n", "init to the first result", up * 1e3);
-  double awake = round_trip_awake(), memory = allocation();
-  tasks(awake, memory);
-  actor_calls(awake, memory);
-  objects(memory);
+  double up = bench::seconds_since(start) * 1e3;
+  report.row("C++ init to the first result", "ms", {up, up, up});
+  double awake = round_trip_awake(report), memory = allocation(report);
+  tasks(report, awake, memory);
+  actor_calls(report, awake, memory);
+  objects(report, memory);
   sheaf::shutdown();
 }

@@ -1,11 +1,10 @@
 // Lanes between two processes, with the floor of this machine beside each figure: medians over
-// repeated runs, and their spread. `bench_lane [repeats]`.
+// repeated runs, and their spread. `bench_lane [--json] [seconds] [rounds]`: half a second is full length.
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "perf/report.h"
 #include "transport/bell.h"
 #include "transport/lane.h"
 #include "transport/lane_region.h"
@@ -27,7 +27,8 @@ namespace {
 
 using namespace sheaf;             // NOLINT: a small main
 using namespace sheaf::transport;  // NOLINT
-using Clock = std::chrono::steady_clock;
+using bench::Clock;
+using bench::Report;
 using std::chrono::nanoseconds;
 using std::chrono::seconds;
 
@@ -39,15 +40,6 @@ constexpr uint16_t kStop = 2;
 
 double ns_since(Clock::time_point start) {
   return static_cast<double>(nanoseconds(Clock::now() - start).count());
-}
-
-struct Spread {
-  double median = 0, best = 0, worst = 0;
-};
-
-Spread spread(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return {values[values.size() / 2], values.front(), values.back()};
 }
 
 // Where the two processes run; -1 leaves it to the kernel.
@@ -235,71 +227,57 @@ double cache_line_round_trip_ns(Placement where, int count) {
 }
 
 // A figure beside its floor, taken in turn so that both meet the same weather.
-void row(const char* name, const char* unit, double scale, int repeats,
+void row(const Report& report, const char* name, const char* unit, double scale,
          const std::function<double()>& measure, const char* floor_name,
          const std::function<double()>& floor) {
   std::vector<double> values, floors;
-  for (int i = 0; i < repeats; ++i) {
+  for (int i = 0; i < report.rounds; ++i) {
     values.push_back(measure() * scale);
     if (floor) floors.push_back(floor() * scale);
   }
-  Spread v = spread(values);
-  std::printf("%-46s %9.3f %s  (best %.3f, worst %.3f)", name, v.median, unit, v.best, v.worst);
-  if (floor) {
-    Spread f = spread(floors);
-    std::printf("   %s %.3f (%.3f..%.3f)", floor_name, f.median, f.best, f.worst);
-  }
-  std::printf("\n");
-  std::fflush(stdout);
+  std::string full = std::string("lane ") + name;
+  double least = floor ? bench::spread(floors).median : 0;
+  report.row(full.c_str(), unit, bench::spread(values), floor ? floor_name : nullptr, least);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  int repeats = argc > 1 ? std::max(1, std::atoi(argv[1])) : 5;
-  utsname machine{};
-  uname(&machine);
-  long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  std::printf("bench_lane: %s %s, %ld cores, g++ %s, medians of %d\n", machine.sysname,
-              machine.release, cores, __VERSION__, repeats);
+  Report report(argc, argv);
+  double share = std::min(1.0, report.seconds / 0.5);
+  auto times = [share](int full) { return std::max(50, static_cast<int>(full * share)); };
   SpinPolicy usual;
   usual.yield_spin = measure_wake_cost();
-  std::printf("measured wake cost %.1f us\n", static_cast<double>(usual.yield_spin.count()) / 1e3);
+  double wake = static_cast<double>(usual.yield_spin.count()) / 1e3;
+  report.row("lane wake cost, as measured at start", "us", {wake, wake, wake});
 
   Placement apart{0, 1}, together{0, 0}, free_choice{};
   constexpr double kHalfNsToUs = 0.5e-3, kNsToUs = 1e-3, kToMillions = 1e-6;
-  if (cores > 1) {
-    row(
-        "one way, both awake, two cores", "us", kHalfNsToUs, repeats,
-        [&] { return round_trip_ns(apart, kNeverSleep, 200'000, kNone); }, "cache line one way",
-        [&] { return cache_line_round_trip_ns(apart, 200'000); });
-    row(
-        "round trip, both asleep, two cores", "us", kNsToUs, repeats,
-        [&] { return round_trip_ns(apart, kSleepAtOnce, 5000, kNone); }, "futex",
-        [&] { return futex_round_trip_ns(apart, 5000, kNone); });
-    row(
-        "round trip, asleep after 1 ms, two cores", "us", kNsToUs, repeats,
-        [&] { return round_trip_ns(apart, usual, 300, std::chrono::milliseconds(1)); }, "futex",
-        [&] { return futex_round_trip_ns(apart, 300, std::chrono::milliseconds(1)); });
+  auto lane = [&](Placement where, SpinPolicy policy, int count, nanoseconds gap = kNone) {
+    return [=] { return round_trip_ns(where, policy, times(count), gap); };
+  };
+  auto futex = [&](Placement where, int count, nanoseconds gap = kNone) {
+    return [=] { return futex_round_trip_ns(where, times(count), gap); };
+  };
+  auto trip = [&](const char* name, const std::function<double()>& measured,
+                  const std::function<double()>& floor) {
+    row(report, name, "us", kNsToUs, measured, "futex", floor);
+  };
+  if (sysconf(_SC_NPROCESSORS_ONLN) > 1) {
+    row(report, "one way, both awake, two cores", "us", kHalfNsToUs,
+        lane(apart, kNeverSleep, 200'000), "cache line",
+        [&] { return cache_line_round_trip_ns(apart, times(200'000)); });
+    trip("round trip, both asleep, two cores", lane(apart, kSleepAtOnce, 5000), futex(apart, 5000));
+    constexpr std::chrono::milliseconds kGap{1};
+    trip("round trip, asleep after 1 ms", lane(apart, usual, 300, kGap), futex(apart, 300, kGap));
   }
-  row(
-      "round trip, both asleep, one core", "us", kNsToUs, repeats,
-      [&] { return round_trip_ns(together, kSleepAtOnce, 5000, kNone); }, "futex",
-      [&] { return futex_round_trip_ns(together, 5000, kNone); });
-  row(
-      "round trip, usual spin, one core", "us", kNsToUs, repeats,
-      [&] { return round_trip_ns(together, usual, 20'000, kNone); }, "futex",
-      [&] { return futex_round_trip_ns(together, 5000, kNone); });
-  row(
-      "round trip, usual spin, kernel's placement", "us", kNsToUs, repeats,
-      [&] { return round_trip_ns(free_choice, usual, 50'000, kNone); }, "futex",
-      [&] { return futex_round_trip_ns(free_choice, 5000, kNone); });
+  trip("round trip, both asleep, one core", lane(together, kSleepAtOnce, 5000), futex(together, 5000));
+  trip("round trip, usual spin, one core", lane(together, usual, 20'000), futex(together, 5000));
+  trip("round trip, usual spin", lane(free_choice, usual, 50'000), futex(free_choice, 5000));
   for (size_t size : {size_t{24}, size_t{200}, size_t{4000}, size_t{64} << 10}) {
     std::string name = "pipelined, " + std::to_string(size) + " B each";
-    int count = size < 1000 ? 2'000'000 : size < 10'000 ? 200'000 : 20'000;
-    row(
-        name.c_str(), "M/s", kToMillions, repeats,
+    int count = times(size < 1000 ? 2'000'000 : size < 10'000 ? 200'000 : 20'000);
+    row(report, name.c_str(), "M/s", kToMillions,
         [&] { return pipelined_per_s(free_choice, usual, size, count); }, "", nullptr);
   }
-  return 0;
 }

@@ -18,7 +18,7 @@ LAYERS = {
     "python": 5,
     "examples": 6,
     "perf": 6,
-    "tests": 6,
+    "tests": 7,
 }
 
 MAX_COLUMNS = 100

@@ -1,11 +1,12 @@
-"""One engine in a process of its own: does what it is asked for, a JSON object a line, and answers in
-JSON. `python engine.py NAME` serves; `python engine.py NAME --life KIND` lives once (life.py).
+"""One engine in a process of its own: does what it is asked for, a JSON object a line, and answers
+in JSON. `python engine.py NAME` serves; `python engine.py NAME --life KIND` lives once (life.py).
 
 Run by path in a peer's interpreter, so it imports only the standard library and its neighbours.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -14,17 +15,18 @@ from typing import Any, Iterator
 
 sys.path[:1] = [os.path.dirname(os.path.abspath(__file__))]
 
-import life  # noqa: E402
-import lines  # noqa: E402
-import peer_apis  # noqa: E402
+# By their names alone: a peer's interpreter has no sheaf package.
+life, lines, peer_apis, task_graph = map(
+    importlib.import_module, ("life", "lines", "peer_apis", "task_graph")
+)
 
 
 class OpenLine:
     """A line set up, measured round by round."""
 
-    def __init__(self, api: Any, line: lines.Line) -> None:
+    def __init__(self, api: Any, line: Any) -> None:
         self._line = line
-        self._generator: Iterator[lines.Work] = line.setup(api)
+        self._generator: Iterator[Any] = line.setup(api)
         self._work = next(self._generator)
         self._step = 1
 
@@ -79,8 +81,6 @@ class Server:
         return {}
 
     def do_graph(self, request: dict) -> dict:
-        import task_graph
-
         return task_graph.run(self._api, **request["graph"])
 
 

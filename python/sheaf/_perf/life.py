@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 import time
 from typing import Any
 
-import lines
-import peer_apis
+lines, peer_apis = map(importlib.import_module, ("lines", "peer_apis"))
 
 QUEUE_MAX = 1_000_000
 ARRAY_BYTES = 100 << 20

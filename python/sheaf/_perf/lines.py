@@ -52,12 +52,7 @@ def clients(api: Any) -> int:
     return max(1, (os.cpu_count() or 2) // 2)
 
 
-def definitions(api: Any) -> dict[str, Any]:
-    """Remote functions and classes of the suite for one engine, made once."""
-    known = getattr(api, "_sheaf_perf_definitions", None)
-    if known is not None:
-        return known
-
+def _functions(api: Any) -> dict[str, Any]:
     @api.remote
     def small_value():
         return b"ok"
@@ -101,6 +96,10 @@ def definitions(api: Any) -> dict[str, Any]:
             time.sleep(0.005)
         return began, os.getpid()
 
+    return {name: value for name, value in locals().items() if name != "api"}
+
+
+def _classes(api: Any, small_value: Any) -> dict[str, Any]:
     @api.remote(num_cpus=0)
     class Server:
         def small_value(self):
@@ -139,9 +138,17 @@ def definitions(api: Any) -> dict[str, Any]:
                 refs.extend(server.small_value_arg.remote(value) for _ in range(n))
             api.get(refs)
 
-    made = {name: value for name, value in locals().items() if name not in ("api", "known")}
-    api._sheaf_perf_definitions = made
-    return made
+    return {"Server": Server, "AsyncServer": AsyncServer, "Client": Client}
+
+
+def definitions(api: Any) -> dict[str, Any]:
+    """Remote functions and classes of the suite for one engine, made once."""
+    known = getattr(api, "_sheaf_perf_definitions", None)
+    if known is None:
+        known = _functions(api)
+        known.update(_classes(api, known["small_value"]))
+        api._sheaf_perf_definitions = known
+    return known
 
 
 def kill_all(api: Any, *actors: Any) -> None:

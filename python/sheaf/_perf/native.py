@@ -18,7 +18,8 @@ def program(name: str) -> str | None:
     daemon = os.environ.get("SHEAF_SHEAFD")
     if daemon:
         beside = os.path.dirname(os.path.abspath(daemon))
-        folders += [beside, os.path.join(os.path.dirname(beside), "perf")]
+        build = os.path.dirname(beside)
+        folders += [beside, os.path.join(build, "perf"), os.path.join(build, "bin")]
     for folder in folders:
         path = os.path.join(folder, name)
         if folder and os.access(path, os.X_OK):
@@ -29,9 +30,10 @@ def program(name: str) -> str | None:
 def environment() -> dict[str, str]:
     """For C++ drivers: a cluster of their own, with the daemon that lies beside them."""
     kept = {k: v for k, v in os.environ.items() if k != "SHEAF_ADDRESS"}
-    beside = program("sheafd")
-    if beside is not None:
-        kept.setdefault("SHEAF_SHEAFD", beside)
+    for variable, name in (("SHEAF_SHEAFD", "sheafd"), ("SHEAF_WORKER", "sheaf-worker")):
+        found = program(name)
+        if found is not None:
+            kept.setdefault(variable, found)
     return kept
 
 

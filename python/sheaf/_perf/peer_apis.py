@@ -11,8 +11,7 @@ import os
 import time
 from typing import Any, Callable
 
-import lines
-
+lines = importlib.import_module("lines")
 WORKERS = os.cpu_count() or 2
 
 
