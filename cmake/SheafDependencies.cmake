@@ -7,6 +7,7 @@ find_package(SQLite3 REQUIRED)       # libsqlite3-dev
 if(NOT TARGET SQLite3::SQLite3)      # its name since CMake 4.3
   add_library(SQLite3::SQLite3 ALIAS SQLite::SQLite3)
 endif()
+find_package(OpenSSL 3.0 REQUIRED)    # libssl-dev
 if(SHEAF_BUILD_TESTS)
   find_package(GTest REQUIRED)       # libgtest-dev
 endif()
