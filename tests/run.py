@@ -1,9 +1,9 @@
 """Runs every test of Sheaf and closes with one line: `N passed, N failed, N skipped`.
 
-Order: lint, C++ (ctest: unit, sim, fuzz), Python, installation, then a look for anything left
-behind. Everything runs with a runtime folder of its own, so that whatever stays in it, or any
-process that still carries this run's mark, is a leak. Arguments name the parts to run; the exit
-code is 0 only when nothing failed.
+Order: lint, C++ (ctest: unit, sim, fuzz), the lab's hosts, Python, installation, then a look for
+anything left behind. Everything runs with a runtime folder of its own, so that whatever stays in
+it, or any process that still carries this run's mark, is a leak. Arguments name the parts to run;
+the exit code is 0 only when nothing failed.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def check_leaks(count: Count, mark: str, runtime_dir: Path, shm_before: set[str]
         count.passed += 1
 
 
-PARTS = ("lint", "cpp", "python", "install")
+PARTS = ("lint", "cpp", "lab", "python", "install")
 
 
 def main() -> int:
