@@ -29,6 +29,7 @@ app.command("timeline")(observe.timeline)
 app.command("memory")(observe.memory)
 app.command("run", context_settings=run.PASS_ON)(run.run)
 app.command("microbenchmark", context_settings=run.PASS_ON)(run.microbenchmark)
+app.command("taskbench", context_settings=run.PASS_ON)(run.taskbench)
 app.command("doctor")(run.doctor)
 app.command("version")(run.version)
 

@@ -49,6 +49,15 @@ def microbenchmark(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
+def taskbench(context: typer.Context) -> None:
+    """Find the smallest task worth running, beside MPI, OpenMP, StarPU, Dask and Ray (--help lists
+    its options).
+    """
+    from .._perf.taskbench import main
+
+    raise typer.Exit(main(context.args))
+
+
 def version() -> None:
     """Print the version."""
     from .._version import __version__
