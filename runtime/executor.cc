@@ -311,6 +311,7 @@ void Executor::reply(Incoming* task, ReplyStatus status, std::span<const ReturnV
   if (task->cancel_children) rt_.submitter.cancel_children(task->id.lo, false);   // those made since it was cancelled
   int64_t end_ns = steady_ns();
   int64_t us = (end_ns - task->start_ns) / 1000;
+  if (!error && values.size() == 1 && reply_small(*task, values[0], us)) return done(task, status, error, end_ns);
   std::string& record = reply_scratch_;
   record.clear();
   uint16_t n = error ? 1 : static_cast<uint16_t>(values.size());
@@ -324,6 +325,25 @@ void Executor::reply(Incoming* task, ReplyStatus status, std::span<const ReturnV
   }
   if (task->kind != TaskKind::kActorCreation) send_record(task->caller, LaneType::kReply, record);
   done(task, status, error, end_ns);
+}
+
+// One inline value without references, and nothing that must go first: straight into the ring.
+bool Executor::reply_small(const Incoming& task, const ReturnValue& value, int64_t us) {
+  if (value.sealed || !value.nested.empty() || task.kind == TaskKind::kActorCreation) return false;
+  rt_.objects.flush(false);
+  if (rt_.daemon.lane().overflow_bytes() > 0 || !deferred_.empty()) return false;
+  struct Head {
+    TaskReplyHead reply;
+    ValueState state;
+    uint32_t n_contained;
+    uint32_t length;
+  } __attribute__((packed));
+  static_assert(sizeof(Head) == sizeof(TaskReplyHead) + 9);
+  Head head{{task.id.lo, static_cast<uint32_t>(std::min<int64_t>(us, UINT32_MAX)), flagged(ReplyStatus::kOk), 1},
+            ValueState::kInline, 0, static_cast<uint32_t>(value.inline_bytes.size())};
+  Peer* peer = rt_.peers.find(task.caller);
+  if (peer) peer->lane.send(static_cast<uint16_t>(LaneType::kReply), std::as_bytes(std::span(&head, 1)), value.inline_bytes);
+  return true;
 }
 
 // The task is answered: remembered for the state API, its memory kept for another.

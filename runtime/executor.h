@@ -82,6 +82,7 @@ class Executor {
     return static_cast<ReplyStatus>(static_cast<uint16_t>(status) | reply_flags_);
   }
   void send_record(ProcessId caller, LaneType type, const std::string& record);
+  bool reply_small(const Incoming& task, const ReturnValue& value, int64_t us);
   void done(Incoming* task, ReplyStatus status, const std::string* error, int64_t end_ns);
   void append_value(const ReturnValue& value, ProcessId caller, std::string* out);
   void remember(const Incoming& task, bool failed, const std::string* error, int64_t end_ns);

@@ -61,8 +61,7 @@ ObjectId Runtime::Impl::own_id(uint64_t lo, ProcessId process) const {
 
 void Runtime::Impl::encode_task(Task* task, std::string* out) {
   out->clear();
-  TaskHead head{task->cookie, task->template_id, task->n_returns, task->attempt, task->n_deps,
-                task->n_nested, task->payload_bytes, 0, task->parent};
+  TaskHead head = task->head();
   wire::Writer w(*out);
   w.raw(&head, sizeof head);
   for (uint16_t i = 1; i < task->n_returns; ++i) w(objects.at(task->returns()[i]).id.lo);
@@ -148,6 +147,11 @@ WaitOutcome wait_lending(Runtime::Impl& rt, bool lends, const Fact& fact, Deadli
 WaitOutcome Runtime::Impl::wait_ready(std::span<const Slot> slots, size_t needed, Deadline deadline) {
   size_t first_pending = 0;
   lock.lock();
+  if (enough_ready(slots, needed, &first_pending)) {
+    lock.unlock();
+    leave_blocked();
+    return WaitOutcome::kReady;
+  }
   for (Slot s : slots) objects.subscribe(s);
   objects.flush(false);
   bool lends = kind == protocol::ClientKind::kWorker && executor.running() > 0;

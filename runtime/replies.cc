@@ -46,7 +46,7 @@ void Submitter::take_off(Task* task) {
 void Submitter::release_arguments(Task* task) {
   for (uint32_t i = 0; i < task->n_deps; ++i) rt_.objects.release(task->deps()[i]);
   for (uint32_t i = 0; i < task->n_nested; ++i) rt_.objects.release(task->nested()[i]);
-  Task::destroy(task);
+  tasks_.destroy(task);
 }
 
 void Submitter::finish(Task* task, bool keep_lineage) {

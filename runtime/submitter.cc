@@ -33,7 +33,7 @@ SchedClass* Submitter::intern(const protocol::SchedulingClass& spec) {
 Task* Submitter::make_task(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns) {
   Template& t = templates_[id];
   uint16_t n = std::max<uint16_t>(t.definition.n_returns, 1);
-  Task* task = Task::create(n, args);
+  Task* task = tasks_.create(n, args);
   task->definition = &t.definition;
   task->sched = t.sched;
   task->template_id = id;
@@ -131,9 +131,14 @@ void Submitter::push(Task* task, Peer& peer) {
     LeaseInfo info{peer.lease, peer.sched->spec.resources, peer.sched->spec.strategy, peer.grant.devices};
     peer.lane.send(static_cast<uint16_t>(LaneType::kLeaseInfo), wire::as_bytes(wire::encode(info)));
   }
-  rt_.encode_task(task, &scratch_);
-  peer.lane.send(static_cast<uint16_t>(LaneType::kTask), wire::as_bytes(scratch_),
-                 wire::as_bytes({task->payload(), task->payload_bytes}));
+  wire::Bytes payload = wire::as_bytes({task->payload(), task->payload_bytes});
+  if (task->n_returns == 1 && task->n_deps + task->n_nested == 0) {   // nothing but a head and the payload
+    TaskHead head = task->head();
+    peer.lane.send(static_cast<uint16_t>(LaneType::kTask), std::as_bytes(std::span(&head, 1)), payload);
+  } else {
+    rt_.encode_task(task, &scratch_);
+    peer.lane.send(static_cast<uint16_t>(LaneType::kTask), wire::as_bytes(scratch_), payload);
+  }
   task->state = TaskState::kInFlight;
   task->peer = &peer;
   task->estimate_us = static_cast<float>(std::max(t.mean_us, 1.0));

@@ -96,6 +96,7 @@ class Submitter {
 
   Runtime::Impl& rt_;
   std::deque<Template> templates_;
+  TaskPool tasks_;
   std::map<std::string, std::unique_ptr<SchedClass>> classes_;   // by encoded spec
   std::vector<SchedClass*> by_id_;
   std::vector<SchedClass*> dirty_;

@@ -1,5 +1,6 @@
 #include "runtime/task.h"
 
+#include <algorithm>
 #include <new>
 
 namespace sheaf::runtime {
@@ -41,10 +42,17 @@ void TaskList::remove(Task* t) {
   --size;
 }
 
-Task* Task::create(uint16_t n_returns, const Arguments& args) {
+Task* TaskPool::create(uint16_t n_returns, const Arguments& args) {
   size_t slots = n_returns + args.deps.size() + args.nested.size();
   size_t bytes = sizeof(Task) + slots * sizeof(Slot) + args.payload.size();
-  Task* t = new (malloc(bytes)) Task();
+  void* memory = nullptr;
+  if (bytes <= kBlockBytes && !spare_.empty()) {
+    memory = spare_.back();
+    spare_.pop_back();
+  } else {
+    memory = malloc(std::max(bytes, kBlockBytes));
+  }
+  Task* t = new (memory) Task();
   t->n_returns = n_returns;
   t->n_deps = static_cast<uint32_t>(args.deps.size());
   t->n_nested = static_cast<uint32_t>(args.nested.size());

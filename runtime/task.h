@@ -68,9 +68,33 @@ struct Task {
   Slot* deps() { return returns() + n_returns; }
   Slot* nested() { return deps() + n_deps; }
   char* payload() { return reinterpret_cast<char*>(nested() + n_nested); }
+  size_t bytes() const {
+    return sizeof(Task) + (size_t{n_returns} + n_deps + n_nested) * sizeof(Slot) + payload_bytes;
+  }
 
-  static Task* create(uint16_t n_returns, const Arguments& args);
-  static void destroy(Task* task) { free(task); }
+  TaskHead head() const {
+    return {cookie, template_id, n_returns, attempt, n_deps, n_nested, payload_bytes, 0, parent};
+  }
+};
+
+// Memory for tasks. Small ones are reused, as the heap costs more than all else that a short call does here.
+class TaskPool {
+ public:
+  TaskPool() = default;
+  TaskPool(const TaskPool&) = delete;
+  ~TaskPool() {
+    for (void* block : spare_) free(block);
+  }
+  Task* create(uint16_t n_returns, const Arguments& args);
+  void destroy(Task* task) {
+    if (task->bytes() > kBlockBytes || spare_.size() >= kSpareMax) return free(task);
+    spare_.push_back(task);
+  }
+
+ private:
+  static constexpr size_t kBlockBytes = 320;
+  static constexpr size_t kSpareMax = 4096;
+  std::vector<void*> spare_;   // of kBlockBytes each
 };
 
 // A streaming generator as its consumer sees it.

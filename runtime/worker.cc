@@ -79,19 +79,13 @@ Resolved Runtime::Impl::resolve_dependencies(Incoming* task, ErrorRecord* error)
 IncomingTask* Runtime::next_task(Deadline deadline) {
   Impl& rt = *impl_;
   for (;;) {
-    WaitOutcome out =
-        rt.progress.wait([&] { return rt.executor.has_task() || rt.executor.exiting(); }, deadline);
-    if (out != WaitOutcome::kReady) return nullptr;
     Incoming* task = nullptr;
-    {
-      Locked guard(rt);
+    auto taken = [&] {   // lock held
       task = rt.executor.pop();
-      rt.progress.busy.store(true, std::memory_order_relaxed);
-    }
-    if (!task) {
-      if (rt.executor.exiting()) return nullptr;
-      continue;   // another thread was quicker
-    }
+      if (task) rt.progress.busy.store(true, std::memory_order_relaxed);
+      return task || rt.executor.exiting();
+    };
+    if (rt.progress.wait(taken, deadline) != WaitOutcome::kReady || !task) return nullptr;
     ErrorRecord error;
     switch (rt.resolve_dependencies(task, &error)) {
       case Resolved::kReady: return task;

@@ -3,6 +3,7 @@
 // Lives on the stack of the thread that runs the task. Nothing that user code throws leaves run().
 #pragma once
 
+#include <array>
 #include <exception>
 #include <optional>
 #include <string>
@@ -66,7 +67,17 @@ class TaskContext {
   // Encodes the result. Throws what the codec throws.
   template <class T>
   void store(const T& value) {
-    ValueBuffer& buffer = buffer_.emplace(encode(value, 0));
+    Encoder<CountSink> counter(CountSink(), plain());
+    write(counter, value);
+    size_t size = counter.sink().position();
+    if (size <= small_.size() && counter.sink().refs() == 0) {
+      Encoder<MemorySink> writer(MemorySink(small_.data(), 0, size, nullptr), plain());
+      write(writer, value);
+      result_ = {};
+      result_.inline_bytes = {small_.data(), size};
+      return;
+    }
+    ValueBuffer& buffer = buffer_.emplace(encode_sized(value, size, counter.sink().refs(), 0));
     check(buffer.make_return(*task_, &result_));
     keep_references(result_);
   }
@@ -96,7 +107,11 @@ class TaskContext {
   ValueBuffer encode(const T& value, uint32_t index) {
     Encoder<CountSink> counter(CountSink(), plain());
     write(counter, value);
-    auto buffer = check(ValueBuffer::create(runtime_, counter.sink().position(), counter.sink().refs(), task_, index));
+    return encode_sized(value, counter.sink().position(), counter.sink().refs(), index);
+  }
+  template <class T>
+  ValueBuffer encode_sized(const T& value, size_t size, uint32_t refs, uint32_t index) {
+    auto buffer = check(ValueBuffer::create(runtime_, size, refs, task_, index));
     Encoder<MemorySink> writer(buffer.sink(), plain());
     write(writer, value);
     return buffer;
@@ -122,6 +137,7 @@ class TaskContext {
   runtime::Runtime* runtime_;
   runtime::IncomingTask* task_;
   void* instance_;
+  std::array<std::byte, 128> small_;    // most results: neither heap nor arena is asked for them
   std::optional<ValueBuffer> buffer_;
   runtime::ReturnValue result_;
   std::vector<ValueBuffer> parts_;      // of several return values

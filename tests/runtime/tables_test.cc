@@ -125,11 +125,20 @@ TEST(TaskListTest, RandomOperationsAgreeWithAList) {
 TEST(TaskTest, OneAllocationHoldsEverything) {
   std::vector<Slot> deps = {1, 2, 3}, nested = {9};
   std::string payload = "the arguments";
-  Task* task = Task::create(2, {wire::as_bytes(payload), deps, nested});
+  TaskPool pool;
+  Task* task = pool.create(2, {wire::as_bytes(payload), deps, nested});
   EXPECT_EQ(std::vector<Slot>(task->deps(), task->deps() + 3), deps);
   EXPECT_EQ(task->nested()[0], 9u);
   EXPECT_EQ(std::string(task->payload(), task->payload_bytes), payload);
-  Task::destroy(task);
+  pool.destroy(task);
+  Task* next = pool.create(1, {{}, {}, {}});
+  EXPECT_EQ(next, task);   // its memory again, as new
+  EXPECT_EQ(next->n_deps + next->n_nested + next->payload_bytes + next->attempt, 0u);
+  pool.destroy(next);
+  std::string large(100000, 'x');
+  Task* big = pool.create(1, {wire::as_bytes(large), {}, {}});
+  EXPECT_EQ(std::string_view(big->payload(), big->payload_bytes), large);
+  pool.destroy(big);
 }
 
 }  // namespace
