@@ -20,6 +20,8 @@ int g_exit_code = 0;
 
 namespace {
 
+constexpr uint32_t kAsyncMaxConcurrency = 1000;   // as sheaf.actor has it
+
 // Functions and classes that this worker has loaded; owned, never dropped.
 std::unordered_map<FunctionId, PyObject*> g_functions;
 std::unordered_map<FunctionId, uint32_t> g_calls;   // of functions with max_calls
@@ -254,6 +256,16 @@ bool enter_lease(const IncomingTask& task) {
   return static_cast<bool>(done);
 }
 
+// False also when the class cannot be found: running the constructor reports that.
+bool names_async_class(const runtime::TemplateDef& definition) {
+  static PyObject* asker = nullptr;
+  PyObject* cls = load_function(definition);
+  PyObject* ask = cls ? imported(&asker, "sheaf._worker", "is_async_class") : nullptr;
+  Ref answer(ask ? PyObject_CallOneArg(ask, cls) : nullptr);
+  if (!answer) PyErr_Clear();
+  return answer && answer.get() == Py_True;
+}
+
 AfterTask start_actor(Runtime* rt, IncomingTask* task) {
   g_actor.active = true;
   g_actor.spec = task->actor->spec;
@@ -264,6 +276,10 @@ AfterTask start_actor(Runtime* rt, IncomingTask* task) {
   Ref made;
   {
     RunningScope scope(task, true);
+    if (is_foreign(*task) && names_async_class(*task->definition)) {   // its caller could not know
+      g_actor.spec.is_async = true;
+      if (g_actor.spec.max_concurrency <= 1) g_actor.spec.max_concurrency = kAsyncMaxConcurrency;
+    }
     PyObject* prepare = imported(&starter, "sheaf._worker", "prepare_actor");
     Ref done(prepare ? PyObject_CallFunction(prepare, "O", g_actor.spec.is_async ? Py_True : Py_False) : nullptr);
     Ref cls = done ? prepare_task(rt, *task, &call) : Ref();
