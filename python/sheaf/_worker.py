@@ -11,6 +11,7 @@ from . import _core
 _EXIT_RUNTIME_ENV = 78  # launchers/worker_spawner.h
 
 _loop = None  # of an async actor
+_is_actor = False
 _visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as the driver has it
 
 
@@ -76,7 +77,8 @@ def exit_code(error: SystemExit) -> int:
 
 def prepare_actor(is_async: bool) -> None:
     """Before the constructor runs: constructors of async actors may ask for the loop."""
-    global _loop
+    global _loop, _is_actor
+    _is_actor = True
     enter_lease()
     if is_async:
         import asyncio
@@ -205,9 +207,40 @@ def run(request: dict) -> int:
     environment = _parsed(own or job.get("runtime_env"))
     _state.become_worker(session, job.get("name_space", ""), job.get("id"), environment, own)
     try:
-        return _core.worker_main()
+        code = _core.worker_main()
+        _finish_submitted()
+        return code
     finally:
         _core.shutdown()
+
+
+_LOOK_EACH_S = 0.05
+
+
+def _finish_submitted() -> None:
+    """Waits for tasks that this process has submitted, after the last call that max_calls permits:
+    their results come to it.
+    """
+    from . import remote_function
+
+    if _is_actor or not remote_function.has_submitted:
+        return
+    import time
+
+    session = _core.session()
+    own = "{:04x}{:04x}{:08x}".format(*(session[k] for k in ("node", "incarnation", "process")))
+    while _has_unfinished(own):
+        time.sleep(_LOOK_EACH_S)
+
+
+def _has_unfinished(own: str) -> bool:
+    from ._api import query
+
+    for state in ("SUBMITTED", "RUNNING"):
+        rows, _ = query("tasks", {"state": state})
+        if any(row["task_id"].startswith(own) for row in rows):
+            return True
+    return False
 
 
 def _parsed(runtime_env) -> dict:

@@ -88,3 +88,19 @@ def test_an_actor_knows_that_it_was_restarted():
     assert sheaf.get(actor.restarted.remote()) is False
     actor.die.options(max_task_retries=0).remote()
     assert sheaf.get(actor.restarted.remote(), timeout=TIMEOUT_S) is True
+
+
+def test_the_last_call_of_a_worker_leaves_no_task_behind():
+    @sheaf.remote
+    def slow(number):
+        import time
+
+        time.sleep(0.3)
+        return number
+
+    @sheaf.remote(max_calls=1, max_retries=0)
+    def parent(number):
+        return [slow.remote(number)]
+
+    nested = sheaf.get([parent.remote(number) for number in range(4)], timeout=TIMEOUT_S)
+    assert sheaf.get([refs[0] for refs in nested], timeout=TIMEOUT_S) == [0, 1, 2, 3]
