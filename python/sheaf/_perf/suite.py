@@ -163,7 +163,7 @@ class Suite:
         for name in ("bench_engine", "bench_lane", "bench_store"):
             for figure in native.figures(name, str(self.options.seconds), str(self.options.rounds)):
                 found = True
-                row = table.Row(figure["name"], figure["unit"])
+                row = table.Row(figure["name"], figure["unit"], n=figure["n"])
                 row.less_is_better = figure["unit"] in ("us", "ns", "ms", "B")
                 row.values = {"sheaf": [figure["low"], figure["median"], figure["high"]]}
                 if "floor" in figure:

@@ -22,6 +22,7 @@ class Row:
     floor: bool = False
     floor_value: float | None = None
     floor_name: str = ""
+    n: int | None = None   # rounds, where `values` are only least, median and most
     values: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     errors: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -47,7 +48,7 @@ class Row:
         engines = {}
         for name, found in self.values.items():
             engines[name] = {
-                "n": len(found),
+                "n": self.n or len(found),
                 "median": statistics.median(found),
                 "low": min(found),
                 "high": max(found),

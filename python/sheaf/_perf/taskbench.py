@@ -110,7 +110,7 @@ class CppSystem:
         environment["STARPU_SILENT"] = "1"
         if name == "mpi":
             as_root = ["--allow-run-as-root"] if os.getuid() == 0 else []
-            command = ["mpirun", *as_root, "--oversubscribe", "-n", str(CORES), path]
+            command = ["mpirun", *as_root, "--use-hwthread-cpus", "-n", str(CORES), path]
         self._served = Served(name, command, environment)
 
     def ask(self, *words: object) -> list[str]:
