@@ -199,6 +199,7 @@ class Controller {
   JobId job_of(ProcessId process) const;
 
  private:
+  friend class ControllerTestAccess;
   struct Client {
     protocol::ClientKind kind = protocol::ClientKind::kDriver;
     JobId job = 0;
