@@ -15,7 +15,7 @@ demo: env
 	@echo "==> building the C++ example against the installed package (quick the second time)"
 	@cmake -S examples/cpp -B build/examples -DCMAKE_BUILD_TYPE=Release \
 	  -DCMAKE_PREFIX_PATH="$$($(VENV)/bin/python -c 'import sheaf, os; print(os.path.dirname(sheaf.__file__))')" >/dev/null
-	@cmake --build build/examples >/dev/null
+	@cmake --build build/examples --target inverted_index >/dev/null
 	@$(VENV)/bin/python examples/demo/demo.py --cpp build/examples/inverted_index
 
 test: env

@@ -3,37 +3,40 @@
 #include <string_view>
 #include <utility>
 
+#include "runtime/value.h"
+
 namespace sheaf {
 
 namespace {
 
-// The parts of "<function>: <type>: <what> (pid <n>)"; Python's traceback ends with "<type>: <what>".
-std::pair<std::string_view, std::string_view> parts(std::string_view message) {
-  if (message.starts_with("Traceback") || message.find("\nTraceback") != std::string_view::npos ||
-      message.find("(pid=") != std::string_view::npos) {
-    while (message.ends_with('\n')) message.remove_suffix(1);
-    size_t line = message.rfind('\n');
-    if (line != std::string_view::npos) message.remove_prefix(line + 1);
-  } else {
-    size_t function = message.find(": ");
-    if (function == std::string_view::npos) return {};
-    message.remove_prefix(function + 2);
-    size_t pid = message.rfind(" (pid ");
-    if (pid == std::string_view::npos) return {};
-    message = message.substr(0, pid);
-  }
-  size_t type = message.find(": ");
-  if (type == std::string_view::npos) return {message, {}};
-  return {message.substr(0, type), message.substr(type + 2)};
+using Parts = std::pair<std::string_view, std::string_view>;
+
+Parts split_at_colon(std::string_view text) {
+  size_t at = text.find(": ");
+  if (at == std::string_view::npos) return {text, {}};
+  return {text.substr(0, at), text.substr(at + 2)};
+}
+
+// Of "<function>: <type>: <what> (pid <n>)"; other messages of C++ workers are no exception's.
+Parts parts_of_cpp(std::string_view message) {
+  size_t pid = message.rfind(" (pid ");
+  if (pid == std::string_view::npos) return {};
+  std::string_view rest = split_at_colon(message.substr(0, pid)).second;
+  return rest.empty() ? Parts() : split_at_colon(rest);
 }
 
 }  // namespace
 
-std::string TaskError::type() const { return std::string(parts(what()).first); }
-std::string TaskError::text() const { return std::string(parts(what()).second); }
+TaskError::TaskError(const protocol::ErrorRecord& record) : Error(record.kind, record.message) {
+  // C++ puts its message into the payload once more, as a text; Python packs the exception.
+  bool cpp = record.payload.empty() || record.payload[0] == static_cast<char>(runtime::ValueTag::kStr);
+  auto [type, text] = cpp ? parts_of_cpp(record.message) : split_at_colon(record.message);
+  type_ = type;
+  text_ = text;
+}
 
 void TaskError::rethrow_typed() const {
-  std::string name = type(), message = text();
+  const std::string &name = type_, &message = text_;
   if (name == "std::invalid_argument") throw std::invalid_argument(message);
   if (name == "std::domain_error") throw std::domain_error(message);
   if (name == "std::length_error") throw std::length_error(message);
@@ -54,7 +57,7 @@ void throw_record(const protocol::ErrorRecord& record) {
   const std::string& text = record.message;
   ErrorKind kind = record.kind;
   switch (kind) {
-    case ErrorKind::kUserException: throw TaskError(kind, text);
+    case ErrorKind::kUserException: throw TaskError(record);
     case ErrorKind::kWorkerCrashed:
     case ErrorKind::kNodeDied: throw WorkerCrashedError(kind, text);
     case ErrorKind::kActorDied:

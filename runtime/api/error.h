@@ -26,14 +26,17 @@ class Error : public std::runtime_error {
 // The function, constructor or method threw. The exception's own type does not travel; its name and text do.
 class TaskError : public Error {
  public:
-  using Error::Error;
-  // As written by the compiler: "std::invalid_argument", "myapp::BadInput"; "ValueError" of a Python function.
-  // "" when what() has another form than that of a thrown exception (a wrong argument, for example).
-  std::string type() const;
-  // What the exception's what() was.
-  std::string text() const;
+  explicit TaskError(const protocol::ErrorRecord& record);
+  // As the compiler or Python writes it: "std::invalid_argument", "myapp::BadInput", "ValueError". "" when nothing was
+  // thrown (arguments that cannot be read, for example).
+  const std::string& type() const { return type_; }
+  // What the exception's what() was, or its text in Python.
+  const std::string& text() const { return text_; }
   // Throws it again as the type that it had where that is one of <stdexcept>, else this error itself.
   [[noreturn]] void rethrow_typed() const;
+
+ private:
+  std::string type_, text_;
 };
 
 #define SHEAF_ERROR(name, base)         \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -68,3 +69,17 @@ def test_cpp_program_builds_against_the_package_and_runs(outside, clean_env, tmp
     program = build / "square"
     result = run([program], env=clean_env, cwd=tmp_path)
     assert "0 1 4 9" in result.stdout
+    expected = re.findall(r"^```\n(.*?)^```", (ROOT / "docs/cpp.md").read_text(), re.S | re.M)[0]
+    assert run([build / "tour"], env=clean_env, cwd=tmp_path).stdout == expected
+    python = outside / "env/bin/python"
+    result = run([build / "call_python", source, python], env=clean_env, cwd=tmp_path)
+    assert result.stdout.splitlines() == ["'to be' of 18", "1.414", "thorn", "ValueError: no words"]
+    library = build / "libtext_tasks.so"
+    result = run([python, source / "text_tools.py", library], env=clean_env, cwd=tmp_path)
+    assert result.stdout.splitlines() == ["{'a': 2, 'is': 1, 'rose': 2} 3", "True True"]
+
+
+def test_the_page_shows_the_programs_that_run():
+    page = (ROOT / "docs/cpp.md").read_text()
+    for name in ("tour.cc", "call_python.cc"):
+        assert f"```cpp\n{(ROOT / 'examples/cpp' / name).read_text()}```" in page, name
