@@ -248,7 +248,9 @@ bool enter_lease(const IncomingTask& task) {
   static PyObject* enter = nullptr;
   if (!task.lease || task.lease->lease == seen) [[likely]] return true;
   seen = task.lease->lease;
-  bool special = !task.lease->devices.empty() || task.lease->strategy.capture_child_tasks;
+  auto cpus = task.lease->resources.find("CPU");
+  bool threads = cpus != task.lease->resources.end() && cpus->second != protocol::kResourceUnit;
+  bool special = threads || !task.lease->devices.empty() || task.lease->strategy.capture_child_tasks;
   if (!special && !was_special) return true;
   was_special = special;
   PyObject* function = imported(&enter, "sheaf._worker", "enter_lease");

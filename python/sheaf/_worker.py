@@ -12,6 +12,8 @@ _EXIT_RUNTIME_ENV = 78  # launchers/worker_spawner.h
 
 _loop = None  # of an async actor
 _is_actor = False
+_THREADS = "OMP_NUM_THREADS"
+_threads: str | None = None  # what this module has put there
 _visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as the driver has it
 
 
@@ -92,6 +94,7 @@ def prepare_actor(is_async: bool) -> None:
 def enter_lease() -> None:
     """Before the first task of a lease: shows it its GPUs, and places its children where they belong."""
     task = _core.current_task() or {}
+    _allow_threads((task.get("resources") or {}).get("CPU", 1))
     gpus = (task.get("devices") or {}).get("GPU")
     if gpus:
         names = [name for name in (_visible_devices or "").split(",") if name]
@@ -105,6 +108,13 @@ def enter_lease() -> None:
         from .remote_function import start_capture
 
         start_capture()
+
+
+def _allow_threads(cpus: float) -> None:
+    # As many as it has CPUs, unless the driver or a runtime environment has said how many.
+    global _threads
+    if _threads is not None and os.environ.get(_THREADS) == _threads:
+        os.environ[_THREADS] = _threads = str(max(1, int(cpus)))
 
 
 def serve_async() -> None:
@@ -152,7 +162,9 @@ def take_on(job: dict) -> None:
         os.environ.update(keep)
         # A task has one CPU: numeric libraries that start a thread per core in every worker fight
         # for the cores.
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        global _threads
+        _threads = None if _THREADS in os.environ else "1"
+        os.environ.setdefault(_THREADS, "1")
     if job.get("sys_path"):
         sys.path[:] = _merged_path(job["sys_path"])
 

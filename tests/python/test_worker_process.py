@@ -226,3 +226,29 @@ def test_a_template_with_threads_is_not_forked(fresh, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path) + os.pathsep + os.environ.get("PYTHONPATH", ""))
     fresh(num_cpus=1)
     assert sheaf.get(pid.remote(), timeout=60) > 0
+
+
+def test_a_task_may_have_as_many_threads_as_cpus(fresh, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    fresh(num_cpus=4)
+
+    def threads():
+        return os.environ["OMP_NUM_THREADS"]
+
+    task = sheaf.remote(threads)
+    assert [sheaf.get(task.options(num_cpus=n).remote()) for n in (1, 3, 0.5, 1)] == ["1", "3", "1", "1"]
+    own = {"env_vars": {"OMP_NUM_THREADS": "7"}}
+    assert sheaf.get(task.options(num_cpus=2, runtime_env=own).remote()) == "7"
+
+    @sheaf.remote(num_cpus=2)
+    class Asks:
+        def threads(self):
+            return os.environ["OMP_NUM_THREADS"]
+
+    assert sheaf.get(Asks.remote().threads.remote()) == "2"
+
+
+def test_the_driver_says_how_many_threads(fresh, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    fresh(num_cpus=2)
+    assert sheaf.get(sheaf.remote(lambda: os.environ["OMP_NUM_THREADS"]).options(num_cpus=2).remote()) == "5"
