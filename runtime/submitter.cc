@@ -167,7 +167,10 @@ void Submitter::push_class(SchedClass& c) {
     if (!await_dependencies(task)) continue;   // an argument was spilled meanwhile
     if (!fail_on_dependency(task)) push(task, *peer);
   }
-  request_leases(c);
+  // What is needed no more is withdrawn at the next tick: a stream of short tasks would ask and withdraw all the time.
+  bool more = c.queue.size > 0;
+  for (Peer* p : c.leases) more |= p->in_flight.size > p->slots;
+  if (more) request_leases(c);
 }
 
 void Submitter::push_out() {
