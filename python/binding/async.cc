@@ -78,6 +78,14 @@ PyObject* make_future(PyObject* ref, PyObject*) {
   return make ? PyObject_CallOneArg(make, ref) : nullptr;
 }
 
+PyObject* make_loop_future(PyObject* ref, PyObject*, PyObject*) {
+  static PyObject* future_for = nullptr;
+  Runtime* rt = runtime_or_raise();
+  if (!rt || usable_slot(as_ref(ref)) == runtime::kNoSlot) return nullptr;
+  PyObject* make = imported(&future_for, "sheaf._async", "future_for");
+  return make ? PyObject_CallOneArg(make, ref) : nullptr;
+}
+
 PyObject* make_async_next(PyObject* generator) {
   static PyObject* next_ref = nullptr;
   Runtime* rt = runtime_or_raise();

@@ -9,6 +9,7 @@ namespace sheaf::python {
 bool ready_async_types();
 PyObject* make_awaitable(PyObject* ref);                     // am_await of ObjectRef
 PyObject* make_future(PyObject* ref, PyObject* unused);      // ObjectRef.future()
+PyObject* make_loop_future(PyObject* ref, PyObject* unused, PyObject* unused_names);   // ObjectRef.as_future()
 PyObject* make_async_next(PyObject* generator);              // am_anext of ObjectRefGenerator
 
 // Module functions for _async.py.

@@ -20,8 +20,11 @@ _thread: threading.Thread | None = None
 
 
 def future_for(ref) -> asyncio.Future:
-    """An asyncio future of the reference's value, in the running loop."""
-    loop = asyncio.get_running_loop()
+    """An asyncio future of the reference's value, in the running loop, else the thread's own."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.wrap_future(concurrent_future(ref), loop=asyncio.get_event_loop())
     _watch(loop)
     future = loop.create_future()
     _register(ref, loop, future)

@@ -19,6 +19,7 @@ class ObjectRef:
     def task_id(self) -> Any: ...          # sheaf.ids.TaskID
     def job_id(self) -> Any: ...           # sheaf.ids.JobID
     def future(self) -> Any: ...           # concurrent.futures.Future
+    def as_future(self, *_: Any, **__: Any) -> Any: ...   # asyncio.Future
     def __await__(self) -> Any: ...
 
 class ObjectRefGenerator:

@@ -206,3 +206,15 @@ def test_ten_thousand_references_in_one_object():
     refs = [sheaf.put(i) for i in range(10_000)]
     again = sheaf.get(sheaf.put(refs))
     assert again == refs and sheaf.get(again[-1]) == 9_999
+
+
+def test_as_future_is_an_asyncio_future():
+    import asyncio
+
+    async def wait_for_both():
+        futures = [sheaf.remote(lambda: 5).remote().as_future(), sheaf.put(6).as_future()]
+        assert all(isinstance(future, asyncio.Future) for future in futures)
+        done, late = await asyncio.wait(futures, timeout=20)
+        return sorted(future.result() for future in done), late
+
+    assert asyncio.run(wait_for_both()) == ([5, 6], set())
