@@ -144,8 +144,10 @@ void Executor::handle_task(Peer& peer, wire::Bytes payload) {
   if (payload.size() >= sizeof(TaskHead)) {
     std::memcpy(&index, payload.data() + offsetof(TaskHead, template_index), sizeof index);
   }
-  if (!parse(task.get(), payload, peer.process)) return;
-  if (index >= peer.templates.size() || !peer.templates[index]) return;
+  if (!parse(task.get(), payload, peer.process)) return refuse_malformed(peer, payload, "cannot be parsed");
+  if (index >= peer.templates.size() || !peer.templates[index]) {
+    return refuse_malformed(peer, payload, "names a function that was never described");
+  }
   task->definition = peer.templates[index].get();
   bool method = task->definition->flags & kActorMethod;
   task->kind = method ? TaskKind::kActorMethod : TaskKind::kFunction;
@@ -157,6 +159,19 @@ void Executor::handle_task(Peer& peer, wire::Bytes payload) {
   if (slots_ > 1 && !method && !std::exchange(peer.slots_told, true)) tell_slots(peer.process, slots_);
   queue_.push_back(std::move(task));
   rt_.progress.note_task();
+}
+
+// Whoever waits for it gets an error; with no id to answer to, nothing on this lane can be believed.
+void Executor::refuse_malformed(Peer& peer, wire::Bytes payload, const char* what) {
+  if (payload.size() < sizeof(TaskHead)) return rt_.peers.distrust(peer);
+  uint64_t cookie = 0;
+  std::memcpy(&cookie, payload.data() + offsetof(TaskHead, cookie), sizeof cookie);
+  std::string record;
+  append_raw(&record, TaskReplyHead{cookie, 0, flagged(ReplyStatus::kError), 1});
+  ErrorRecord error{ErrorKind::kSystem, std::string("the task was not run: its record ") + what, "", {}};
+  wire::Writer w(record);
+  w(ValueState::kError, uint32_t{0}, wire::encode(error));
+  send_record(peer.process, LaneType::kReply, record);
 }
 
 void Executor::start_actor(protocol::ActorStart start) {

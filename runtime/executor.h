@@ -74,6 +74,7 @@ class Executor {
   };
   void handle_task(Peer& peer, wire::Bytes payload);
   bool parse(Incoming* task, wire::Bytes record, ProcessId caller);
+  void refuse_malformed(Peer& peer, wire::Bytes payload, const char* what);
   void handle_cancel(Peer& peer, const CancelHead& head);
   void give_back(ProcessId caller, uint32_t n);
   void tell_slots(ProcessId caller, uint32_t n);

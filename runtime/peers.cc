@@ -1,5 +1,7 @@
 #include "runtime/peers.h"
 
+#include <utility>
+
 #include "runtime/impl.h"
 
 namespace sheaf::runtime {
@@ -27,11 +29,15 @@ bool Peers::drain_lane(uint32_t lane) {
   Peer* peer = lane < by_lane_.size() ? by_lane_[lane] : nullptr;
   if (!peer) return true;   // its LaneOpen was not delivered, or it is gone
   Peer& sender = peer == echo_.get() ? *find(peer->process) : *peer;
-  while (auto message = peer->lane.peek()) {
+  while (distrusted_.empty()) {
+    auto message = peer->lane.peek();
+    if (!message) break;
     handle(sender, *message);
     peer->lane.pop();
   }
   if (peer->lane.overflow_bytes() > 0) peer->lane.flush();
+  if (peer->lane.corrupt()) distrust(sender);
+  if (!distrusted_.empty()) end_broken();
   return true;
 }
 
@@ -50,10 +56,37 @@ void Peers::down(ProcessId process, const protocol::ErrorRecord& cause) {
     handle(*peer, *message);
     peer->lane.pop();
   }
-  peer->alive = false;
-  rt_.submitter.peer_down(*peer, cause);
-  rt_.executor.caller_gone(*peer);
-  by_lane_[peer->lane.own_lane()] = nullptr;
+  end(*peer, cause);
+}
+
+void Peers::end_broken() {
+  for (ProcessId process : std::exchange(distrusted_, {})) {
+    Peer* peer = find(process);
+    if (!peer || !peer->alive) continue;
+    std::string text = "process " + std::to_string(process) + " wrote nonsense into its lane: it counts as dead";
+    rt_.progress.post([this, text] { rt_.show_warning(text); });
+    // A worker of our job is killed, so that its lease or actor ends for everyone. A driver is not: then this worker,
+    // which cannot hear it any more, goes, and the driver learns of that.
+    rt_.daemon.request_then(protocol::MessageType::kKillProcess, wire::encode(protocol::KillProcess{process}),
+                            [this](DaemonLink::Answer&& answer) {
+                              bool worker = rt_.kind == protocol::ClientKind::kWorker;
+                              if (!answer.status.is_ok() && worker) rt_.executor.request_exit(false);
+                            });
+    end(*peer, {protocol::ErrorKind::kWorkerCrashed, text, "", {}});
+  }
+}
+
+void Peers::end(Peer& peer, const protocol::ErrorRecord& cause) {
+  const ProcessId process = peer.process;
+  peer.alive = false;
+  std::erase(distrusted_, process);
+  rt_.submitter.peer_down(peer, cause);
+  rt_.executor.caller_gone(peer);
+  by_lane_[peer.lane.own_lane()] = nullptr;
+  if (echo_ && echo_->process == process) {
+    by_lane_[echo_->lane.own_lane()] = nullptr;
+    echo_.reset();
+  }
   peers_.erase(process);
   rt_.progress.note_ready();
 }
@@ -61,7 +94,9 @@ void Peers::down(ProcessId process, const protocol::ErrorRecord& cause) {
 void Peers::flush() {
   for (auto& [id, peer] : peers_) {
     if (peer->lane.overflow_bytes() > 0) peer->lane.flush();
+    if (peer->lane.corrupt()) distrust(*peer);
   }
+  if (!distrusted_.empty()) end_broken();
 }
 
 bool Peers::has_overflow() const {
