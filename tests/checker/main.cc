@@ -77,8 +77,8 @@ std::string explore(const Config& config, uint64_t limit, bool quiet, Totals& to
   seen.emplace(root, Origin{root, {}});
   frontier.emplace_back(root, std::move(first));
   Totals own;
-  for (; !frontier.empty(); ++own.depth) {
-    for (size_t n = frontier.size(); n > 0; --n) {
+  for (; !frontier.empty() && seen.size() < limit; ++own.depth) {
+    for (size_t n = frontier.size(); n > 0 && seen.size() < limit; --n) {
       const auto [hash, model] = std::move(frontier.front());
       frontier.pop_front();
       for (const Step& step : model.steps()) {
@@ -90,15 +90,14 @@ std::string explore(const Config& config, uint64_t limit, bool quiet, Totals& to
           return next.violation();
         }
         const Hash reached = next.hash();
-        if (seen.size() >= limit) {
-          own.left_out += !seen.contains(reached);
-        } else if (seen.emplace(reached, Origin{hash, step}).second) {
+        if (seen.emplace(reached, Origin{hash, step}).second) {
           frontier.emplace_back(reached, std::move(next));
         }
       }
     }
   }
   own.states = seen.size();
+  own.left_out = frontier.size();   // looked at, but not what follows from them
   std::printf("%-13s %8lu states, %9lu transitions, depth %lu%s\n", config.name.c_str(),
               static_cast<unsigned long>(own.states), static_cast<unsigned long>(own.transitions),
               static_cast<unsigned long>(own.depth), own.left_out ? ", not to the end" : "");

@@ -42,7 +42,7 @@ TEST(AgentLeaseTest, NobodyIsLeasedToHimself) {
   bench.request(kDriver, 1, cpus(1), 1);
   auto first = bench.grants();
   bench.send(LeaseReturned{kDriver, first[0].lease, false});
-  bench.request(first[0].worker, 1, cpus(1), 1);   // the idle worker has submitted a task of its own
+  bench.request(first[0].worker, 1, cpus(1), 1);   // the idle worker has a task of its own
   auto second = bench.grants();
   ASSERT_EQ(second.size(), 1u);
   EXPECT_NE(second[0].worker, first[0].worker);

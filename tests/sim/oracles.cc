@@ -69,7 +69,8 @@ void World::check_leases() {
   }
   for (const auto& [key, flow] : agent_->flows()) {
     if (flow.held == 0 && !processes_.contains(key.first)) {
-      fail("NoLeak", fmt::format("the agent keeps requests of process {}, which is gone", key.first));
+      fail("NoLeak",
+           fmt::format("the agent keeps requests of process {}, which is gone", key.first));
     }
   }
   // The books: what is free and what is held make up the whole.
