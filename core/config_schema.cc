@@ -19,8 +19,8 @@ constexpr ConfigKey kSchema[] = {
      "Memory that tasks may reserve; 0 takes what the cgroup or the machine has less the object "
      "store."},
     {"memory.kill_above", kDouble, "0.95", 0, 1,
-     "Above this share of the memory in use a worker is killed before the kernel kills any process: "
-     "the newest task, then the newest actor. 1 turns this off."},
+     "Above this share of the memory in use a worker is killed before the kernel kills any "
+     "process: the newest task, then the newest actor. 1 turns this off."},
     {"memory.check_every", kDuration, "250ms", kMs, 3600 * kSecond,
      "How often the memory in use is looked at."},
     {"node.labels", kString, "", 0, 0, "Labels of the node for scheduling: `key=value,key=value`."},

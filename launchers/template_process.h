@@ -32,7 +32,8 @@ class TemplateProcess {
                                                         Callbacks callbacks);
   ~TemplateProcess();
 
-  // Queued when the socket is full. kInvalidArgument when it can never be sent. `pipes` may be empty.
+  // Queued when the socket is full. kInvalidArgument when it can never be sent. `pipes` may be
+  // empty.
   Status request(std::string json, LogPipeEnds pipes);
   pid_t pid() const { return pid_; }
   JobId told_job = 0;  // the job that its next children will work for

@@ -5,7 +5,7 @@
 // on_failed(). A worker that does not greet within options.hello_timeout is killed; "setup" lines
 // (below) hold the clock, as an environment may take long.
 //
-// ---- The template's contract (python/sheaf/_template.py is the other side) ----------------------
+// ---- The template's contract (python/sheaf/_template.py is the other side)
 // Started as `<python> -m sheaf._template`, cwd = the session directory, fd 3 = one end of a
 // SOCK_SEQPACKET pair, PDEATHSIG = SIGKILL, a session of its own, default signal handlers, nothing
 // blocked. It ends at EOF on fd 3. To the template, one UTF-8 JSON object a datagram (at most
@@ -30,12 +30,12 @@
 //   failed <token> <kind> <message>  kind: "unsafe" (the template has several threads: use exec
 //                                    instead), "runtime_env" (final: setting it up is what
 //                                    failed), "other" (tried again)
-// ---- Without a template --------------------------------------------------------------------------
-// `<python> -m sheaf._worker` with fd 3 = a memfd that holds the object of `fork` with "job" in it, 1 and 2 = its
-// log pipes, cwd = job.cwd, environment = job.env, setsid and PDEATHSIG done. It has no channel for
-// "setup" or "failed" lines: it exits with kExitRuntimeEnv when the environment cannot be made (its
-// stderr says why). C++ workers: `sheaf-worker` from the directory of sheafd, or $SHEAF_WORKER,
-// likewise; "language" in the object names the user's library.
+// ---- Without a template
+// `<python> -m sheaf._worker` with fd 3 = a memfd that holds the object of `fork` with "job" in it,
+// 1 and 2 = its log pipes, cwd = job.cwd, environment = job.env, setsid and PDEATHSIG done. It has
+// no channel for "setup" or "failed" lines: it exits with kExitRuntimeEnv when the environment
+// cannot be made (its stderr says why). C++ workers: `sheaf-worker` from the directory of sheafd, or
+// $SHEAF_WORKER, likewise; "language" in the object names the user's library.
 #pragma once
 
 #include <sys/types.h>

@@ -16,7 +16,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 void futex_wait(std::atomic<uint32_t>* word, uint32_t expected, Clock::time_point deadline) {
-  auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.time_since_epoch()).count();
+  std::chrono::nanoseconds since_boot = deadline.time_since_epoch();
+  int64_t ns = since_boot.count();
   timespec until{.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
   syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, &until, nullptr, FUTEX_BITSET_MATCH_ANY);
 }

@@ -373,11 +373,13 @@ std::vector<Step> Model::steps() const {
 }
 
 void Model::apply(const Step& step) {
-  const auto actor_of = [&] {
-    auto it = processes_.at(step.a).views.begin();
-    std::advance(it, step.b);
-    return it->first;
-  };
+  if (!let_happen(step)) ask(step);
+  drain();
+  check();
+}
+
+// What processes, the disk and the daemon do by themselves. False: it is a client's request.
+bool Model::let_happen(const Step& step) {
   Process* p = processes_.contains(step.a) ? &processes_.at(step.a) : nullptr;
   switch (step.act) {
     case Act::kSpawn: {
@@ -429,10 +431,22 @@ void Model::apply(const Step& step) {
       spend(kDrivers);
       join();
       break;
+    default: return false;
+  }
+  return true;
+}
+
+void Model::ask(const Step& step) {
+  const auto actor_of = [&] {
+    auto it = processes_.at(step.a).views.begin();
+    std::advance(it, step.b);
+    return it->first;
+  };
+  switch (step.act) {
     case Act::kCreate: create(step.a, step.b); break;
     case Act::kDrop:
       spend(kDrops);
-      p->views.at(actor_of()).held = false;
+      processes_.at(step.a).views.at(actor_of()).held = false;
       send(step.a, protocol::ActorHold{actor_of(), -1});
       break;
     case Act::kKill:
@@ -462,9 +476,8 @@ void Model::apply(const Step& step) {
       spend(kFunctions);
       send(step.a, protocol::KvPut{"fn", "function", "code", false}, Wait{Act::kFunction, 0, {}});
       break;
+    default: SHEAF_CHECK(false);
   }
-  drain();
-  check();
 }
 
 }  // namespace sheaf::checker

@@ -73,6 +73,8 @@ class Model {
   Hash hash() const;
 
  private:
+  bool let_happen(const Step& step);
+  void ask(const Step& step);
   struct Death {};
   using Message = std::variant<ControllerEvent, Death>;
   struct View {            // of an actor, by a driver

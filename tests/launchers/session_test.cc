@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <ctime>
 #include <fstream>
 
 #include "launchers/session.h"
@@ -29,6 +30,12 @@ size_t entries(const std::string& path) {
 mode_t mode_of(const std::string& path) {
   struct stat st{};
   return lstat(path.c_str(), &st) == 0 ? st.st_mode & 07777 : 0;
+}
+
+void age_journal(const std::string& session_dir) {
+  timespec two_days_ago{time(nullptr) - 2 * 24 * 3600, 0};
+  timespec times[] = {two_days_ago, two_days_ago};
+  ASSERT_EQ(utimensat(AT_FDCWD, (session_dir + "/journal.db").c_str(), times, 0), 0);
 }
 
 class RootTest : public ::testing::Test {
@@ -132,6 +139,9 @@ TEST_F(RootTest, TheNextStartCleansUpAfterAKilledDaemonOnly) {
   ASSERT_TRUE(dead.ready() && alive.ready());
   dead.kill9();
   EXPECT_EQ(entries(root), 2u);
+  // Its journal is kept for a day: somebody may start it again.
+  EXPECT_EQ(remove_stale_sessions(root), 0);
+  age_journal(dead.session_dir);
   DaemonProcess next({.root = root});
   ASSERT_TRUE(next.ready()) << next.error;
   EXPECT_TRUE(eventually([&] { return access(dead.session_dir.c_str(), F_OK) != 0; }));
@@ -147,6 +157,7 @@ TEST_F(RootTest, AKilledDaemonsPidGivenToAnotherIsNoLiveDaemon) {
   // time.
   std::ofstream(dead.session_dir + "/cluster.json")
       << "{\"pid\":" << getpid() << ",\"start_time\":1}";
+  age_journal(dead.session_dir);
   EXPECT_EQ(remove_stale_sessions(root), 1);
 }
 

@@ -102,6 +102,7 @@ int serve(const JsonValue& request) {
 int be_template() {
   if (getenv("TEST_TEMPLATE_EXITS") != nullptr) return 1;
   say("ready");
+  bool told = false;   // of a job
   for (;;) {
     int status = 0;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
@@ -115,7 +116,15 @@ int be_template() {
     if (packet->end) return 0;
     auto request = parse_json(packet->bytes);
     if (!request) return 2;
+    if (text_of(*request, "cmd") == "job") {
+      told = true;
+      continue;
+    }
     std::string token = std::to_string(*request->find("token")->as_int());
+    if (!told) {
+      say("failed " + token + " other a fork before its job");
+      continue;
+    }
     std::string env = text_of(*request, "runtime_env");
     if (env == "bad") {
       say("failed " + token + " runtime_env no such package");
