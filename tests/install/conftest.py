@@ -69,5 +69,5 @@ def outside(tmp_path_factory) -> Path:
 @pytest.fixture
 def clean_env(tmp_path) -> dict[str, str]:
     """An environment that knows nothing of this checkout, with a runtime folder of its own."""
-    kept = ("HOME", "PATH", "LANG", "XDG_RUNTIME_DIR", "SHEAF_TEST_RUN")
+    kept = ("HOME", "PATH", "LANG", "XDG_RUNTIME_DIR", "CCACHE_TEMPDIR", "SHEAF_TEST_RUN")
     return {name: os.environ[name] for name in kept if name in os.environ}

@@ -69,7 +69,8 @@ def test_cpp_program_builds_against_the_package_and_runs(outside, clean_env, tmp
     program = build / "square"
     result = run([program], env=clean_env, cwd=tmp_path)
     assert "0 1 4 9" in result.stdout
-    expected = re.findall(r"^```\n(.*?)^```", (ROOT / "docs/cpp.md").read_text(), re.S | re.M)[0]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "docs/cpp.md").read_text(), re.S | re.M)
+    expected = next(text for language, text in blocks if not language)
     assert run([build / "tour"], env=clean_env, cwd=tmp_path).stdout == expected
     python = outside / "env/bin/python"
     result = run([build / "call_python", source, python], env=clean_env, cwd=tmp_path)
