@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import pickle
 import subprocess
@@ -27,6 +28,23 @@ def memcpy_gigabytes() -> float:
     ctypes.memset(source, 1, size)
     ctypes.memset(target, 1, size)
     return size / _best(lambda: ctypes.memmove(target, source, size)) / 1e9
+
+
+def first_touch_gigabytes() -> float:
+    """Writing 256 MB of shared memory whose pages are new, GB/s: what the first large puts pay."""
+    size = 256 << 20
+    fd = os.memfd_create("sheaf-floor")
+    try:
+        os.ftruncate(fd, size)
+        with mmap.mmap(fd, size) as memory:
+            target = (ctypes.c_char * size).from_buffer(memory)
+            started = time.perf_counter()
+            ctypes.memset(target, 1, size)
+            seconds = time.perf_counter() - started
+            del target
+    finally:
+        os.close(fd)
+    return size / seconds / 1e9
 
 
 def pickle_round_trip() -> float:
@@ -88,6 +106,7 @@ def measure() -> dict[str, tuple[float, str]]:
     """name -> (value, unit)."""
     return {
         "memcpy, warm": (memcpy_gigabytes(), "GB/s"),
+        "first touch of memory": (first_touch_gigabytes(), "GB/s"),
         "pickle round trip": (pickle_round_trip() * 1e6, "us"),
         "pipe wake, one way": (pipe_wake() * 1e6, "us"),
         "fork and wait": (fork_process() * 1e3, "ms"),
