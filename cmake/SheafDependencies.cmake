@@ -3,6 +3,7 @@ find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)           # libfmt-dev
 find_package(spdlog REQUIRED)        # libspdlog-dev
 find_package(tomlplusplus REQUIRED)  # libtomlplusplus-dev
+find_package(CLI11 REQUIRED)         # libcli11-dev
 find_package(SQLite3 REQUIRED)       # libsqlite3-dev
 if(NOT TARGET SQLite3::SQLite3)      # its name since CMake 4.3
   add_library(SQLite3::SQLite3 ALIAS SQLite::SQLite3)
