@@ -75,7 +75,7 @@ void Agent::on(const PlaceActor& message) {
   WaitingPlacement wait;
   wait.actor = message.actor;
   wait.waiting_since = wait.next_warning = now_;
-  wait.next_recall = now_ + config_.starve_after;
+  wait.next_recall = now_;
   waiting_.emplace(next_order_++, std::move(wait));
   ask_about_group(message.spec->placement.strategy);
   dirty_ = true;
@@ -137,7 +137,7 @@ void Agent::on(const ReserveGroup& message) {
   wait.attempt = message.attempt;
   wait.bundles = message.bundles;
   wait.waiting_since = now_;
-  wait.next_recall = now_ + config_.starve_after;
+  wait.next_recall = now_;
   waiting_.emplace(next_order_++, std::move(wait));
   dirty_ = true;
 }
