@@ -48,7 +48,8 @@ constexpr ConfigKey kSchema[] = {
     {"workers.preload", kString, "", 0, 0,
      "Python modules imported once, before workers are forked: `numpy,torch`."},
     {"scheduler.starve_after", kDuration, "10ms", 0, 3600 * kSecond,
-     "Tasks that wait longer make others give leases back; actors and placement groups do so at once."},
+     "Tasks that wait longer make others give leases back; actors and placement groups do so at "
+     "once."},
     {"scheduler.warn_interval", kDuration, "30s", kSecond, 86400 * kSecond,
      "How often a request that cannot be met is reported to its driver."},
     {"tasks.events_kept", kInt, "10000", 0, 1e8,
