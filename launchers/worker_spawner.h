@@ -34,8 +34,8 @@
 // `<python> -m sheaf._worker` with fd 3 = a memfd that holds the object of `fork` with "job" in it,
 // 1 and 2 = its log pipes, cwd = job.cwd, environment = job.env, setsid and PDEATHSIG done. It has
 // no channel for "setup" or "failed" lines: it exits with kExitRuntimeEnv when the environment
-// cannot be made (its stderr says why). C++ workers: `sheaf-worker` from the directory of sheafd, or
-// $SHEAF_WORKER, likewise; "language" in the object names the user's library.
+// cannot be made (its stderr says why). C++ workers: `sheaf-worker` from the directory of sheafd,
+// or $SHEAF_WORKER, likewise; "language" in the object names the user's library.
 #pragma once
 
 #include <sys/types.h>
