@@ -155,6 +155,8 @@ def main() -> int:
     if unknown:
         sys.exit(f"unknown part {unknown[0]}: choose from {', '.join(PARTS)}")
     started = time.monotonic()
+    # A shell that starts us in the background has SIGINT ignored, which programs under test inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     count = Count()
     mark = uuid.uuid4().hex
     out = Path(tempfile.mkdtemp(prefix="sheaf-test-"))

@@ -34,7 +34,7 @@ def outside(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("outside")
     wheels = folder / "wheels"
     # The same build folder and options as `make env`: nothing is compiled again.
-    settings = [f"-Ccmake.define.SHEAF_BUILD_{name}=ON" for name in BUILD_OPTIONS]
+    settings = [f"--config-settings=cmake.define.SHEAF_BUILD_{name}=ON" for name in BUILD_OPTIONS]
     run(
         [
             sys.executable,
