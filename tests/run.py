@@ -155,7 +155,7 @@ def main() -> int:
     if unknown:
         sys.exit(f"unknown part {unknown[0]}: choose from {', '.join(PARTS)}")
     started = time.monotonic()
-    # A shell that starts us in the background has SIGINT ignored, which programs under test inherit.
+    # A shell that starts us in the background has SIGINT ignored: programs under test inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     count = Count()
     mark = uuid.uuid4().hex
