@@ -19,13 +19,14 @@ class LeadingSelector(selectors.EpollSelector):
     def __init__(self):
         super().__init__()
         self._calls_key = None  # its reader takes the calls at hand
-        self._bell_fd = -1
 
     def lead(self, calls_fd: int) -> None:
         """Begins: ``calls_fd``, which has a reader, is reported readable whenever calls are at
         hand.
         """
-        self._bell_fd = self.register(_core._loop_fd(), selectors.EVENT_READ).fd
+        # A wake may be late and come with any look: to the loop it is a descriptor whose reader and
+        # writer have both been removed.
+        self.register(_core._loop_fd(), selectors.EVENT_READ, (None, None))
         self._calls_key = self.get_key(calls_fd)
 
     def select(self, timeout=None):
@@ -42,8 +43,6 @@ class LeadingSelector(selectors.EpollSelector):
             events = super().select(timeout)
         finally:
             calls = _core._loop_woke()
-        if any(key.fd == self._bell_fd for key, _ in events):
-            events = [event for event in events if event[0].fd != self._bell_fd]
         return self._with_calls(events) if calls else events
 
     def _with_calls(self, events):

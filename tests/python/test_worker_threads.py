@@ -249,3 +249,19 @@ def sleep_then(seconds):
 @sheaf.remote
 def divide(x):
     return 1 / x
+
+
+def test_an_async_actor_lives_through_late_wakes(cluster):
+    """Called one at a time: wakes of its loop come when it is awake again for another reason."""
+
+    @sheaf.remote
+    class Echo:
+        async def call(self):
+            return b"ok"
+
+    for _ in range(8):
+        actor = Echo.remote()
+        end = time.monotonic() + 0.35
+        while time.monotonic() < end:
+            assert sheaf.get(actor.call.remote(), timeout=30) == b"ok"
+        sheaf.kill(actor)
