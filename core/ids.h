@@ -1,7 +1,6 @@
 // Identities. All of them are made without coordination by the process that needs one.
 //
-// An ObjectId names one immutable value: {home node and its incarnation, creating process, slot and generation of
-// the creator's object table}. The creator finds its own objects by index; everybody else hashes. Ids are distinct
+// An ObjectId names one immutable value: {creating process, slot and generation of the creator's object table}. The creator finds its own objects by index; everybody else hashes. Ids are distinct
 // types, so that an actor cannot be passed for an object; all print as 32 hexadecimal digits.
 #pragma once
 
@@ -16,24 +15,30 @@
 
 namespace sheaf {
 
-// Number of a process within its cluster, given out by the node daemon, never reused; 0 = none, 1 = the daemon.
-using ProcessId = uint32_t;
+// A process of the cluster: node:16 | the node's incarnation:16 | number:32, given out by its node daemon, never
+// reused. 0 = none. The daemon of every node has number 1; on its own node it is kDaemonProcess.
+using ProcessId = uint64_t;
 inline constexpr ProcessId kNoProcess = 0;
 inline constexpr ProcessId kDaemonProcess = 1;
 
-// 128 bits. `hi` = node:16 | incarnation:16 | process:32, `lo` is the creator's own sequence. All zero = nil.
+constexpr ProcessId make_process(uint16_t node, uint16_t incarnation, uint32_t number) {
+  return uint64_t{node} << 48 | uint64_t{incarnation} << 32 | number;
+}
+constexpr uint16_t node_of(ProcessId process) { return static_cast<uint16_t>(process >> 48); }
+constexpr uint16_t incarnation_of(ProcessId process) { return static_cast<uint16_t>(process >> 32); }
+constexpr uint32_t number_of(ProcessId process) { return static_cast<uint32_t>(process); }
+
+// 128 bits. `hi` is the creating process, `lo` its own sequence. All zero = nil.
 template <class Tag>
 struct Id {
   uint64_t hi = 0;
   uint64_t lo = 0;
 
-  static Id make(uint16_t node, uint16_t incarnation, ProcessId process, uint64_t sequence) {
-    return {uint64_t{node} << 48 | uint64_t{incarnation} << 32 | process, sequence};
-  }
+  static Id make(ProcessId process, uint64_t sequence) { return {process, sequence}; }
   bool is_nil() const { return hi == 0 && lo == 0; }
-  uint16_t node() const { return static_cast<uint16_t>(hi >> 48); }
-  uint16_t incarnation() const { return static_cast<uint16_t>(hi >> 32); }
-  ProcessId process() const { return static_cast<ProcessId>(hi); }
+  ProcessId process() const { return hi; }
+  uint16_t node() const { return node_of(hi); }
+  uint16_t incarnation() const { return incarnation_of(hi); }
   auto operator<=>(const Id&) const = default;
 };
 static_assert(sizeof(Id<struct AnyTag>) == 16);

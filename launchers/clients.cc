@@ -51,7 +51,7 @@ Clients::Clients(EventLoop& loop, transport::LaneRegion& region, ClientHooks hoo
       bell_(region.at<transport::BellBlock>(bell)) {
   auto watcher = transport::DeathWatcher::create([this](uint64_t id) {
     loop_.post([this, id] {
-      if (Client* client = find(static_cast<ProcessId>(id))) sign_of_death(*client, false);
+      if (Client* client = find(id)) sign_of_death(*client, false);
     });
   });
   if (watcher) watcher_ = std::move(*watcher);
@@ -78,7 +78,7 @@ Result<ProcessBlock> Clients::make_block(ProcessId id) {
   b.to_daemon = b.offset + up;
   b.pins = b.offset + pins;
   b.users = 1;
-  region_.at<transport::BellBlock>(b.bell)->owner_process.store(id);
+  region_.at<transport::BellBlock>(b.bell)->owner_process.store(number_of(id));
   if (Status s = transport::init_death_lock(region_.at<transport::DeathLockBlock>(b.death_lock));
       !s.is_ok()) {
     region_.release(b.offset, b.size);
@@ -89,7 +89,7 @@ Result<ProcessBlock> Clients::make_block(ProcessId id) {
 
 Result<Client*> Clients::admit(Greeting greeting, JobId job, protocol::Welcome welcome,
                                std::span<const int> fds) {
-  ProcessId id = next_id_++;
+  ProcessId id = make_process(welcome.node, welcome.incarnation, next_number_++);
   uint32_t number = lane_numbers_.take();
   if (number == 0) return Status(StatusCode::kOverloaded, "too many processes on this node");
   auto made = make_block(id);

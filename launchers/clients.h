@@ -110,6 +110,10 @@ class Clients {
 
   // The daemon's own bell.
   transport::Bell& bell() { return bell_; }
+  transport::RegionOffset bell_offset() const { return bell_offset_; }
+  // Numbers at that bell for lanes other than the clients' lane 0; 0: none is left.
+  uint32_t take_daemon_lane() { return lane_numbers_.take(); }
+  void give_back_daemon_lane(uint32_t number) { lane_numbers_.give_back(number); }
   ProcessBlock& block(ProcessId id) { return blocks_.at(id); }
   // A peer that knew this bell has let go.
   void release_block(ProcessId id);
@@ -134,7 +138,7 @@ class Clients {
   transport::Bell bell_;
   std::unique_ptr<transport::DeathWatcher> watcher_;  // null: the kernel has no futex_waitv
   LaneNumbers lane_numbers_;
-  ProcessId next_id_ = kDaemonProcess + 1;
+  uint32_t next_number_ = kDaemonProcess + 1;
   std::map<ProcessId, std::unique_ptr<Client>> clients_;
   std::unordered_map<ProcessId, ProcessBlock> blocks_;
   std::vector<Client*> by_lane_;

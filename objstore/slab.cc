@@ -40,7 +40,7 @@ std::optional<Locator> SlabWriter::reserve(size_t payload_bytes) {
   return locator;
 }
 
-void SlabWriter::seal(const Locator& locator, const ObjectId& id, ProcessId holder) {
+void SlabWriter::seal(const Locator& locator, const ObjectId& id) {
   Open* slab = find(locator.offset);
   SHEAF_CHECK(slab != nullptr && slab->open > 0 && slab->sealed < kSlabRecords);
   seal_header(base_, locator, id);
@@ -48,7 +48,6 @@ void SlabWriter::seal(const Locator& locator, const ObjectId& id, ProcessId hold
   record.id = id;
   record.offset = static_cast<uint32_t>(locator.offset - slab->offset);
   record.length = static_cast<uint32_t>(locator.length);
-  record.holder = holder;
   record.sealed.store(slab->generation, std::memory_order_release);
   close_one(slab);
 }
@@ -107,7 +106,7 @@ std::vector<SealedRecord> read_sealed(const std::byte* slab, uint64_t length, ui
     if (record.sealed.load(std::memory_order_acquire) != generation) break;
     bool inside = record.offset >= sizeof(SlabHeader) && record.offset % kObjectAlignment == 0 &&
                   record.offset + kHeaderBytes + record.length <= length;
-    if (inside) sealed.push_back({record.id, record.offset, record.length, record.holder});
+    if (inside) sealed.push_back({record.id, record.offset, record.length});
   }
   return sealed;
 }

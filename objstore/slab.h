@@ -24,7 +24,7 @@ struct SlabRecord {
   ObjectId id;
   uint32_t offset;                  // of the ObjectHeader, from the slab's start
   uint32_t length;                  // of the payload
-  ProcessId holder;                 // who gets the first hold if the writer's message never arrived
+  uint32_t reserved;
   std::atomic<uint32_t> sealed;     // the slab's generation once all of the above is written
 };
 static_assert(sizeof(SlabRecord) == 32);
@@ -55,7 +55,7 @@ class SlabWriter {
   // another slab first (payloads over kSlabMaxPayload never fit).
   std::optional<Locator> reserve(size_t payload_bytes);
   // The payload is written: header, record. Only now may the locator leave this process.
-  void seal(const Locator& locator, const ObjectId& id, ProcessId holder);
+  void seal(const Locator& locator, const ObjectId& id);
   void abandon(const Locator& locator);
   // Gives the current slab up (an idle or leaving process).
   void retire();
@@ -91,7 +91,6 @@ struct SealedRecord {
   ObjectId id;
   uint32_t offset;
   uint32_t length;
-  ProcessId holder;
 };
 // Every sealed record whose object lies inside the slab, in record order.
 std::vector<SealedRecord> read_sealed(const std::byte* slab, uint64_t length, uint32_t generation);

@@ -57,8 +57,8 @@ void Store::process_joined(ProcessId process, PinTableBlock* pins, uint32_t pin_
 void Store::process_died(ProcessId process, bool memory_gone) {
   Actions actions;
   for (const ExtentTable::LostRecord& lost : extents_.recover_sealed(process, base_)) {
-    ProcessId holder = lost.record.holder == kNoProcess ? process : lost.record.holder;
-    table_.seal(process, lost.record.id, lost.locator, holder, {}, actions);
+    // Whoever named it holds it first: the writer itself, or the caller of the task that it ran.
+    table_.seal(process, lost.record.id, lost.locator, lost.record.id.process(), {}, actions);
   }
   table_.process_died(process, actions);
   std::erase_if(waiting_, [&](const Waiting& w) { return w.process == process; });

@@ -40,7 +40,7 @@ struct Bench {
     auto address = (reinterpret_cast<uintptr_t>(pin_memory.get()) + 63) / 64 * 64;
     return reinterpret_cast<PinTableBlock*>(address);
   }
-  ObjectId new_id() { return ObjectId::make(0, 1, kProcess, next++); }
+  ObjectId new_id() { return ObjectId::make(kProcess, next++); }
 
   Locator allocate(uint64_t bytes) {
     auto answer = store->alloc_extent(kProcess, 1, bytes, std::chrono::milliseconds(0), Clock::now());
@@ -94,7 +94,7 @@ void slabs(const Report& report, Bench& b) {
         locator = writer.reserve(kBytes);
       }
       ObjectId id = b.new_id();
-      writer.seal(*locator, id, kProcess);
+      writer.seal(*locator, id);
       SHEAF_CHECK(b.store->seal(kProcess, id, *locator, 0, {}).is_ok());
       b.drop(id);
     }

@@ -4,9 +4,6 @@
 
 namespace sheaf::runtime {
 
-EntryTable::EntryTable(uint16_t node, uint16_t incarnation, ProcessId process)
-    : hi_(ObjectId::make(node, incarnation, process, 0).hi) {}
-
 Slot EntryTable::allocate() {
   ++live_;
   if (!free_.empty()) {

@@ -35,6 +35,7 @@ struct EntryExtra {
   std::vector<Task*> dependents;     // tasks that wait for this value
   std::vector<Slot> contained;       // references inside the value; one count each
   std::vector<ObjectId> contained_ids;
+  objstore::Locator elsewhere;       // where its bytes are on another node, as far as we know; length 0 = nothing known
   std::unique_ptr<Stream> stream;    // first return of a streaming generator
 };
 
@@ -89,7 +90,7 @@ struct Entry {
 
 class EntryTable {
  public:
-  EntryTable(uint16_t node, uint16_t incarnation, ProcessId process);
+  explicit EntryTable(ProcessId process) : hi_(process) {}
 
   Entry& at(Slot slot) { return chunks_[slot >> kChunkBits][slot & (kChunk - 1)]; }
   const Entry& at(Slot slot) const { return chunks_[slot >> kChunkBits][slot & (kChunk - 1)]; }
@@ -110,7 +111,7 @@ class EntryTable {
   static constexpr uint32_t kChunk = 1u << kChunkBits;
   Slot allocate();
 
-  uint64_t hi_;
+  ProcessId hi_;   // of the ids made here
   std::vector<std::unique_ptr<Entry[]>> chunks_;
   std::vector<Slot> free_;
   uint32_t fresh_ = 0;

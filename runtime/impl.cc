@@ -56,7 +56,12 @@ void Runtime::Impl::tick(Deadline now) {
 }
 
 ObjectId Runtime::Impl::own_id(uint64_t lo, ProcessId process) const {
-  return ObjectId::make(session.welcome.node, session.welcome.incarnation, process, lo);
+  return ObjectId::make(process, lo);
+}
+
+Result<size_t> Runtime::Impl::pin(const Entry& e) {
+  if (!objects.is_here(e.locator)) return Status(StatusCode::kNotFound, "the bytes are on another node");
+  return pins.pin(e.locator, e.id);
 }
 
 void Runtime::Impl::encode_task(Task* task, std::string* out) {

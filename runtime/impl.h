@@ -31,6 +31,8 @@ struct Runtime::Impl {
   // Head, further return ids, dependencies and nested ids of a task record; the payload follows separately.
   void encode_task(Task* task, std::string* out);
   ObjectId own_id(uint64_t lo, ProcessId process) const;
+  // Of an entry in the arena. kNotFound: its bytes are not there any more, or on another node.
+  Result<size_t> pin(const Entry& e);
   void flush_events();
 
   // ---- Called by the helper, no lock held.

@@ -10,7 +10,7 @@ constexpr size_t kHoldBatch = 64;   // drops that wait for company
 
 Objects::Objects(Runtime::Impl& rt)
     : rt_(rt),
-      table_(rt.session.welcome.node, rt.session.welcome.incarnation, rt.session.welcome.process) {}
+      table_(rt.session.welcome.process) {}
 
 Slot Objects::import(const ObjectId& id, uint16_t held) {
   Slot slot = table_.find(id);
@@ -96,9 +96,15 @@ void Objects::set_error(Slot slot, const protocol::ErrorRecord& error) {
 
 void Objects::set_moved(Slot slot) {
   Entry& e = at(slot);
+  if (e.state == ValueState::kArena && !is_here(e.locator)) e.more().elsewhere = e.locator;
+  else if (e.extra) e.extra->elsewhere = {};
   e.clear_value();
   e.flags |= kLost;
   e.flags = static_cast<uint8_t>(e.flags & ~(kSubscribed | kRebuilding));
+}
+
+bool Objects::is_here(const objstore::Locator& locator) const {
+  return locator.node == rt_.session.welcome.node;
 }
 
 void Objects::set_rebuilding(Slot slot) {
@@ -174,12 +180,19 @@ void Objects::subscribe(Slot slot) {
   if (e.ready() || e.has(kSubscribed)) return;
   if (e.has(kOwn) && !e.has(kLost)) return;   // our own task will bring it
   e.flags |= kSubscribed;
-  subscriptions_.push_back(e.id);
+  if (e.extra && e.extra->elsewhere.length > 0) {
+    located_.push_back(e.id);
+    locations_.push_back(e.extra->elsewhere);
+  } else {
+    subscriptions_.push_back(e.id);
+  }
 }
 
 void Objects::flush(bool all) {
-  if (!subscriptions_.empty()) {
-    protocol::ObjectSubscribe message{std::exchange(subscriptions_, {}), true};
+  if (!subscriptions_.empty() || !located_.empty()) {
+    protocol::ObjectSubscribe message{std::exchange(located_, {}), true, std::exchange(locations_, {})};
+    message.ids.insert(message.ids.end(), subscriptions_.begin(), subscriptions_.end());
+    subscriptions_.clear();
     rt_.daemon.send(protocol::MessageType::kObjectSubscribe, message);
   }
   if (hold_changes_.empty()) return;

@@ -30,8 +30,9 @@ class Objects {
   void set_bytes(Slot slot, ValueState state, Bytes bytes, std::span<const ObjectId> contained = {});
   void set_arena(Slot slot, const objstore::Locator& locator, std::span<const ObjectId> contained = {});
   void set_error(Slot slot, const protocol::ErrorRecord& error);
-  // It was ready, and its bytes are gone from where they were: pending again, and asked for.
+  // It was ready, and its bytes are gone from where they were, or on another node: pending again, and asked for.
   void set_moved(Slot slot);
+  bool is_here(const objstore::Locator& locator) const;
 
   // The daemon waits for the object's maker, who may have to run a task.
   void set_rebuilding(Slot slot);
@@ -68,6 +69,8 @@ class Objects {
   std::unordered_map<ObjectId, int> hold_changes_;
   bool hold_added_ = false;                   // some queued change must precede our next reply
   std::vector<ObjectId> subscriptions_;
+  std::vector<ObjectId> located_;             // further subscriptions, to values on other nodes: at locations_
+  std::vector<objstore::Locator> locations_;
   std::vector<Slot> notified_;
   std::vector<Slot> dying_;                   // counts at zero, not erased yet
   bool destroying_ = false;

@@ -13,7 +13,7 @@ using protocol::ErrorRecord;
 void Submitter::object_lost(Slot slot, wire::Bytes error) {
   Entry& e = rt_.objects.at(slot);
   if (e.state == ValueState::kArena) {
-    if (auto pin = rt_.pins.pin(e.locator, e.id)) {   // news of the time before it was made again
+    if (auto pin = rt_.pin(e)) {   // news of the time before it was made again
       rt_.pins.unpin(*pin);
       return;
     }

@@ -136,7 +136,7 @@ namespace {
 void seal(Runtime::Impl& rt, const PutBuffer& buffer, ProcessId holder, std::span<const Slot> nested) {
   protocol::ObjectSeal message{buffer.id, buffer.locator, holder, {}};
   if (buffer.bytes.size() < objstore::kDirectExtentBytes) {
-    rt.slabs.seal(buffer.locator, buffer.id, holder == 0 ? rt.session.welcome.process : holder);
+    rt.slabs.seal(buffer.locator, buffer.id);
   } else {
     objstore::seal_header(rt.session.arena.write_base(), buffer.locator, buffer.id);
   }
@@ -215,7 +215,7 @@ Result<ValueView> Runtime::view(Slot slot, uint64_t* pin) {
     view.bytes = e.bytes();
     return view;
   }
-  auto pinned = impl_->pins.pin(e.locator, e.id);
+  auto pinned = impl_->pin(e);
   if (!pinned) {
     if (pinned.status().code() == StatusCode::kNotFound) impl_->objects.set_moved(slot);
     return pinned.status();

@@ -190,7 +190,7 @@ void Submitter::request_leases(SchedClass& c) {
   bool changed = want == 0 ? c.requested != 0 : c.requested == 0 || want > 2 * c.requested;
   if (!changed) return;
   c.requested = want;
-  rt_.daemon.send(MessageType::kLeaseRequest, protocol::LeaseRequest{c.id, c.spec, want});
+  rt_.daemon.send(MessageType::kLeaseRequest, protocol::LeaseRequest{c.id, c.spec, want, {}});
 }
 
 // ---- Leases ------------------------------------------------------------------------------------------------------------

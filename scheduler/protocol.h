@@ -183,6 +183,8 @@ enum class MessageType : uint16_t {
   kExit = 0x20c,             // workers: finish what runs, then leave
   kFlushRequest = 0x20d,     // send kTaskEvents and kMetricsPush now, then kReply's twin: kFlushDone
   kFlushDone = 0x155,        // -  client -> daemon
+  kCancelTask = 0x156,       // -  client -> daemon, for a task that another process submitted
+  kCancelRequest = 0x20e,    // -  daemon -> client: CancelTask of a task of yours
 };
 
 struct ReplyHead {
@@ -222,7 +224,13 @@ struct KvKeysReply { std::vector<std::string> keys; SHEAF_FIELDS(keys) };
 // Level-triggered: replaces what this client asked for this class before. backlog 0 = nothing more is wanted.
 // `class_id` is the client's own number; the class travels each time (it is small, and the daemon keeps no state
 // between requests). The daemon grants up to min(backlog, what fits).
-struct LeaseRequest { uint32_t class_id = 0; SchedulingClass spec; uint32_t backlog = 0; SHEAF_FIELDS(class_id, spec, backlog) };
+struct LeaseRequest {
+  uint32_t class_id = 0;
+  SchedulingClass spec;
+  uint32_t backlog = 0;
+  std::map<uint16_t, uint64_t> bytes_at;  // of the waiting tasks' arguments, by node number: where they would run best
+  SHEAF_FIELDS(class_id, spec, backlog, bytes_at)
+};
 struct LeaseGrant {
   uint32_t class_id = 0;
   uint64_t lease = 0;
@@ -237,6 +245,9 @@ struct LeaseRecall { uint64_t lease = 0; SHEAF_FIELDS(lease) };
 struct LeaseRefused { uint32_t class_id = 0; ErrorRecord error; SHEAF_FIELDS(class_id, error) };
 struct Blocked { SHEAF_FIELDS() };
 struct KillProcess { ProcessId process = 0; SHEAF_FIELDS(process) };
+// Cancels the task of this return object. From any process to its daemon, and from there to the process that
+// submitted it, which alone knows where the task is.
+struct CancelTask { ObjectId id; bool force = false, recursive = true; SHEAF_FIELDS(id, force, recursive) };
 
 struct LaneOpen { ProcessId process = 0; ClientKind kind = ClientKind::kDriver; transport::LaneInfo lane; SHEAF_FIELDS(process, kind, lane) };
 struct PeerDown { ProcessId process = 0; ErrorRecord cause; SHEAF_FIELDS(process, cause) };
@@ -320,7 +331,13 @@ struct ObjectPublish {
 // reference is handed to it. Counts may pass through negative values on their way: the daemon decides about an
 // object only after it has drained every lane once more.
 struct Hold { ProcessId process = 0; std::vector<ObjectId> add, drop; SHEAF_FIELDS(process, add, drop) };
-struct ObjectSubscribe { std::vector<ObjectId> ids; bool restore = true; SHEAF_FIELDS(ids, restore) };
+// `where`: what the asker knows of places on other nodes, for the first of `ids` (nil locators: nothing).
+struct ObjectSubscribe {
+  std::vector<ObjectId> ids;
+  bool restore = true;
+  std::vector<objstore::Locator> where;
+  SHEAF_FIELDS(ids, restore, where)
+};
 struct ObjectReady {
   ObjectId id;
   ValueState state = ValueState::kPending;

@@ -295,7 +295,7 @@ void bind_cold_api(nb::module_& m) {
   m.def("state_query", &state_query, nb::arg("what"), nb::arg("filters"), nb::arg("limit") = 10000);
   m.def("metrics_push", &metrics_push, nb::arg("samples"));
   m.def("shutdown_cluster", &shutdown_cluster, nb::arg("reason"));
-  m.def("kill_process", [](uint32_t process) { ask(MessageType::kKillProcess, protocol::KillProcess{process}); },
+  m.def("kill_process", [](uint64_t process) { ask(MessageType::kKillProcess, protocol::KillProcess{process}); },
         nb::arg("process"));
   m.def("_count", [](nb::handle ref) {
     Slot slot = is_ref(ref.ptr()) ? usable_slot(as_ref(ref.ptr())) : runtime::kNoSlot;

@@ -111,9 +111,7 @@ def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None
             f"{type(ray_waitable)}."
         )
     session = ensure_connected().session
-    own = [(session.get(part) or 0) for part in ("node", "incarnation", "process")]
-    maker = ray_waitable.binary()
-    if own != [int.from_bytes(maker[a:b], "big") for a, b in ((0, 2), (2, 4), (4, 8))]:
+    if session.get("process") != int.from_bytes(ray_waitable.binary()[:8], "big"):
         import warnings
 
         warnings.warn(

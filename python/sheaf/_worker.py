@@ -125,11 +125,13 @@ def serve_async() -> None:
     AsyncServer(_loop, task["max_concurrency"], task["concurrency_groups"]).serve()
 
 
-def start_pool_thread() -> None:
-    """One more thread for a threaded actor."""
+def start_pool_thread(group: str) -> None:
+    """One more thread for a concurrency group of a threaded actor."""
     import threading
 
-    threading.Thread(target=_core._pool_thread, name="sheaf-pool", daemon=True).start()
+    threading.Thread(
+        target=_core._pool_thread, args=(group,), name=f"sheaf-pool-{group or 'default'}", daemon=True
+    ).start()
 
 
 # ---- Life of a worker
@@ -240,7 +242,7 @@ def _finish_submitted() -> None:
     import time
 
     session = _core.session()
-    own = "{:04x}{:04x}{:08x}".format(*(session[k] for k in ("node", "incarnation", "process")))
+    own = "{:016x}".format(session["process"])
     while _has_unfinished(own):
         time.sleep(_LOOK_EACH_S)
 

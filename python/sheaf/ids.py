@@ -129,9 +129,9 @@ class WorkerID(BaseID):
     __slots__ = ()
 
     @classmethod
-    def from_process(cls, node: int, incarnation: int, process: int) -> "WorkerID":
-        """The identity of process number ``process`` of a node."""
-        return cls((node << 48 | incarnation << 32 | process).to_bytes(8, "big") + bytes(8))
+    def from_process(cls, process: int) -> "WorkerID":
+        """The identity of a process of the cluster."""
+        return cls(process.to_bytes(8, "big") + bytes(8))
 
 
 class FunctionID(BaseID):

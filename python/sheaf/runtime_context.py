@@ -44,10 +44,7 @@ class RuntimeContext:
 
     def get_worker_id(self) -> str:
         """This process, hexadecimal."""
-        session = state.session
-        return WorkerID.from_process(
-            session.get("node", 0), session.get("incarnation", 0), session.get("process", 0)
-        ).hex()
+        return WorkerID.from_process(state.session.get("process", 0)).hex()
 
     def get_task_id(self) -> str | None:
         """The running task, hexadecimal; None in a driver."""

@@ -268,7 +268,7 @@ void Model::create(ProcessId driver, uint32_t index) {
   const ActorPlan& plan = config_->actors[index];
   created_ |= 1u << index;
   protocol::ActorSpec spec;
-  spec.actor = ActorId::make(0, static_cast<uint16_t>(controller_.boot()), driver, index + 1);
+  spec.actor = ActorId::make(driver, uint64_t{controller_.boot()} << 32 | (index + 1));
   spec.detached = plan.detached;
   spec.max_restarts = plan.max_restarts;
   spec.name = plan.name;

@@ -53,7 +53,8 @@ enum class Act : uint8_t {
 inline constexpr Act kLastBound = Act::kFreeDisk;
 struct Step {
   Act act = Act::kSync;
-  uint32_t a = 0, b = 0;
+  uint64_t a = 0;   // a process, or a number
+  uint32_t b = 0;
 };
 std::string to_text(const Step& step);
 

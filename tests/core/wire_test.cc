@@ -63,7 +63,7 @@ Outer sample() {
   o.list = {{7, std::nullopt}, {8, "x"}};
   o.map = {{"k", 9}};
   o.pair = {"p", 3};
-  o.id = ObjectId::make(1, 2, 3, 4);
+  o.id = ObjectId::make(make_process(1, 2, 3), 4);
   return o;
 }
 

@@ -40,7 +40,7 @@ class TestClient {
   ProcessId id() const { return welcome_.process; }
   std::byte* arena() const { return arena_->write_base(); }
   ObjectId new_object() {
-    return ObjectId::make(welcome_.node, welcome_.incarnation, id(), ++objects_);
+    return ObjectId::make(id(), ++objects_);
   }
   Status hold_lock();
 
@@ -51,7 +51,7 @@ class TestClient {
   void send_bytes(uint16_t type, uint64_t request, const std::string& body);
   // Sends a request and waits for its reply; other messages are kept for next().
   template <class T>
-  Result<std::string> ask(protocol::MessageType type, const T& message, int timeout_ms = 5000) {
+  Result<std::string> ask(protocol::MessageType type, const T& message, int timeout_ms = 20000) {
     uint64_t request = ++requests_;
     send(type, message, request);
     return wait_reply(request, timeout_ms);
@@ -63,9 +63,9 @@ class TestClient {
     return wire::decode<Reply>(*body);
   }
   // The next message of this type (kept ones first). kFlushRequest is answered by itself.
-  std::optional<Received> next(protocol::MessageType type, int timeout_ms = 5000);
+  std::optional<Received> next(protocol::MessageType type, int timeout_ms = 20000);
   template <class T>
-  std::optional<T> expect(protocol::MessageType type, int timeout_ms = 5000) {
+  std::optional<T> expect(protocol::MessageType type, int timeout_ms = 20000) {
     auto r = next(type, timeout_ms);
     if (!r) return std::nullopt;
     auto value = wire::decode<T>(r->body);
@@ -78,7 +78,7 @@ class TestClient {
     return transport::Lane::open(*region_, info);
   }
   // Waits until the lane has a message.
-  bool wait_for(transport::Lane& lane, int timeout_ms = 5000);
+  bool wait_for(transport::Lane& lane, int timeout_ms = 20000);
   // The daemon has closed the connection.
   bool disconnected(int timeout_ms);
 

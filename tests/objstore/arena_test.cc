@@ -136,7 +136,7 @@ TEST(ArenaTest, PrefaultStaysAheadOfTheHighWaterMark) {
       64 * kMiB, {.initial_prefault_bytes = 4 * kMiB, .prefault_ahead_bytes = 16 * kMiB});
   ASSERT_TRUE(arena);
   auto reaches = [&](uint64_t bytes) {
-    for (int i = 0; i < 2000 && arena->prefaulted_bytes() < bytes; ++i) {
+    for (int i = 0; i < 20000 && arena->prefaulted_bytes() < bytes; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     return arena->prefaulted_bytes();

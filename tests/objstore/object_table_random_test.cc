@@ -92,7 +92,7 @@ class World {
   }
 
   void create(ProcessId p) {
-    ObjectId id = ObjectId::make(1, 1, p, ++last_object_);
+    ObjectId id = ObjectId::make(p, ++last_object_);
     Client& c = clients_[p];
     std::vector<ObjectId> inner;
     ObjectId held;

@@ -16,7 +16,7 @@ class ObjectTableTest : public testing::Test {
   ObjectTableTest() {
     for (ProcessId p : {kA, kB, kC}) table.process_joined(p);
   }
-  static ObjectId id(uint64_t n) { return ObjectId::make(1, 1, kA, n); }
+  static ObjectId id(uint64_t n) { return ObjectId::make(kA, n); }
   static Locator at(uint64_t offset, uint64_t length = 1000) {
     return {1, 0, MemoryKind::kHost, static_cast<uint32_t>(offset), offset, length};
   }

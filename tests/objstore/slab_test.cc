@@ -39,15 +39,14 @@ TEST_F(SlabTest, SealedObjectsHaveHeadersAndRecordsInOrder) {
   EXPECT_EQ(a.offset % kObjectAlignment, 0u);
   EXPECT_EQ(b.offset - a.offset, 192u);
   EXPECT_FALSE(header_matches(memory_, a, ObjectId{1, 1}));
-  writer.seal(c, {1, 3}, 9);
-  writer.seal(a, {1, 1}, 0);
+  writer.seal(c, {1, 3});
+  writer.seal(a, {1, 1});
   writer.abandon(b);
   EXPECT_TRUE(header_matches(memory_, a, ObjectId{1, 1}));
   EXPECT_FALSE(header_matches(memory_, a, ObjectId{1, 2}));
   auto records = read_sealed(memory_ + slab.offset, slab.length, slab.generation);
   ASSERT_EQ(records.size(), 2u);
   EXPECT_EQ(records[0].id, (ObjectId{1, 3}));
-  EXPECT_EQ(records[0].holder, 9u);
   EXPECT_EQ(records[1].offset + slab.offset, a.offset);
   EXPECT_EQ(count_sealed(memory_ + slab.offset, slab.generation), 2u);
   EXPECT_EQ(count_sealed(memory_ + slab.offset, slab.generation + 1), 0u);
@@ -65,7 +64,7 @@ TEST_F(SlabTest, FillsUpByBytesOrByRecords) {
   size_t count = 0;
   while (auto locator = writer.reserve(10)) {
     ASSERT_LE(locator->offset + kHeaderBytes + 10, slab.offset + slab.length);
-    writer.seal(*locator, {2, ++count}, 0);
+    writer.seal(*locator, {2, ++count});
   }
   EXPECT_EQ(count, kSlabRecords);
   EXPECT_EQ(read_sealed(memory_ + slab.offset, slab.length, slab.generation).size(), kSlabRecords);
@@ -79,7 +78,7 @@ TEST_F(SlabTest, RetiresOnlyWhenNothingIsOpen) {
   writer.adopt(second.offset, second.length, second.generation);
   EXPECT_FALSE(slab_is_retired(memory_ + first.offset));
   EXPECT_EQ(table_.reap_slabs(memory_), 0u);
-  writer.seal(open, {3, 1}, 0);
+  writer.seal(open, {3, 1});
   EXPECT_TRUE(slab_is_retired(memory_ + first.offset));
   EXPECT_EQ(table_.reap_slabs(memory_), 0u) << "its object's message is still on the way";
   ASSERT_TRUE(table_.seal(7, open));

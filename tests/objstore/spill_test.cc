@@ -30,7 +30,7 @@ class SpillTest : public testing::Test {
     return std::move(*files);
   }
   std::string directory() const { return dir_.path() + "/spill"; }
-  static ObjectId id(uint64_t n) { return ObjectId::make(1, 1, 2, n); }
+  static ObjectId id(uint64_t n) { return ObjectId::make(2, n); }
   static Buffer bytes(size_t size, uint32_t seed) {
     std::mt19937 random(seed);
     Buffer b(size);

@@ -66,10 +66,10 @@ class StoreHarness {
                 .first->second;
   }
 
-  // Turns the loop until `done` or two seconds have passed.
+  // Turns the loop until `done`, for 20 s at most.
   template <class F>
   bool until(F&& done) {
-    auto end = now() + std::chrono::seconds(2);
+    auto end = now() + std::chrono::seconds(20);
     for (;;) {
       while (store->quiesce()) {}
       store->poll(now());

@@ -32,13 +32,13 @@ void write_until_killed(StoreHarness& h, const std::vector<Locator>& slabs, Proc
   for (const Locator& slab : slabs) {
     writer.adopt(slab.offset, slab.length, slab.generation);
     while (auto locator = writer.reserve(200 + random() % 30'000)) {
-      ObjectId id = ObjectId::make(1, 1, self, ++count);
+      ObjectId id = ObjectId::make(kReader, self << 32 | ++count);  // as results of its tasks
       h.fill(*locator, id);
       if (random() % 10 == 0) {
         writer.abandon(*locator);
         continue;
       }
-      writer.seal(*locator, id, kReader);
+      writer.seal(*locator, id);
       Told told{id, *locator};
       if (write(pipe_fd, &told, sizeof told) != sizeof told) _exit(1);
     }
@@ -108,7 +108,7 @@ TEST(StoreKillTest, SlabWriterKilledAnywhereLosesAndLeaksNothing) {
 TEST(StoreKillTest, PinsOfAKilledReaderAreGone) {
   StoreHarness h(16 * StoreHarness::kMiB, false);
   h.join(10);
-  ObjectId id = ObjectId::make(1, 1, 10, 1);
+  ObjectId id = ObjectId::make(10, 1);
   auto locator = h.put(10, id, 1 << 20);
   ASSERT_TRUE(locator);
   auto* memory = static_cast<PinTableBlock*>(mmap(

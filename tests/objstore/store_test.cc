@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint64_t kMiB = StoreHarness::kMiB;
 constexpr ProcessId kA = 5, kB = 6;
-ObjectId id(uint64_t n) { return ObjectId::make(1, 1, kA, n); }
+ObjectId id(uint64_t n) { return ObjectId::make(kA, n); }
 
 TEST(StoreTest, ObjectsAreReadByOthersAndTheirRoomComesBack) {
   StoreHarness h(16 * kMiB);
@@ -185,7 +185,7 @@ TEST(StoreTest, SlabObjectsSpillAndGiveTheirSlabBack) {
     while (auto l = writer.reserve(40'000)) {
       ObjectId o = id(++count);
       h.fill(*l, o);
-      writer.seal(*l, o, kA);
+      writer.seal(*l, o);
       ASSERT_TRUE(h.store->seal(kA, o, *l, kA, {}));
     }
   }

@@ -14,7 +14,7 @@ namespace {
 constexpr ProcessId kMe = 7;
 
 TEST(EntryTableTest, OwnObjectsAreFoundByTheirId) {
-  EntryTable table(1, 2, kMe);
+  EntryTable table(kMe);
   Slot a = table.create_own(), b = table.create_own();
   EXPECT_NE(table.at(a).id, table.at(b).id);
   EXPECT_EQ(table.find(table.at(a).id), a);
@@ -24,7 +24,7 @@ TEST(EntryTableTest, OwnObjectsAreFoundByTheirId) {
 }
 
 TEST(EntryTableTest, ReusedSlotHasANewId) {
-  EntryTable table(0, 0, kMe);
+  EntryTable table(kMe);
   Slot a = table.create_own();
   ObjectId old = table.at(a).id;
   table.erase(a);
@@ -36,8 +36,8 @@ TEST(EntryTableTest, ReusedSlotHasANewId) {
 }
 
 TEST(EntryTableTest, ForeignObjectsAreHashed) {
-  EntryTable table(0, 0, kMe);
-  ObjectId id = ObjectId::make(0, 0, 9, 123);
+  EntryTable table(kMe);
+  ObjectId id = ObjectId::make(9, 123);
   Slot slot = table.create_foreign(id);
   EXPECT_EQ(table.find(id), slot);
   EXPECT_EQ(table.find_own(id.lo), kNoSlot);
@@ -46,7 +46,7 @@ TEST(EntryTableTest, ForeignObjectsAreHashed) {
 }
 
 TEST(EntryTableTest, ValuesOfEverySizeAreKept) {
-  EntryTable table(0, 0, kMe);
+  EntryTable table(kMe);
   for (size_t n : {0, 1, 31, 32, 33, 8192}) {
     Slot slot = table.create_own();
     std::string value(n, 'v');
@@ -64,7 +64,7 @@ TEST(EntryTableTest, RandomCreationsAndErasuresAgreeWithAMap) {
   uint64_t seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
-  EntryTable table(3, 4, kMe);
+  EntryTable table(kMe);
   std::unordered_map<ObjectId, Slot> model;
   for (int i = 0; i < 20000; ++i) {
     uint64_t what = random() % 3;
@@ -72,7 +72,7 @@ TEST(EntryTableTest, RandomCreationsAndErasuresAgreeWithAMap) {
       Slot s = table.create_own();
       model[table.at(s).id] = s;
     } else if (what == 1) {
-      ObjectId id = ObjectId::make(3, 4, 8, random() % 1000);
+      ObjectId id = ObjectId::make(8, random() % 1000);
       if (!model.contains(id)) model[id] = table.create_foreign(id);
     } else if (!model.empty()) {
       auto it = std::next(model.begin(), static_cast<long>(random() % std::min<size_t>(model.size(), 50)));

@@ -12,7 +12,7 @@ constexpr ProcessId kDriver = 2, kWorker = 50, kOther = 3;
 
 protocol::ActorSpec spec_of(uint64_t n, std::string name = "", bool detached = false) {
   protocol::ActorSpec spec;
-  spec.actor = ActorId::make(0, 1, kDriver, n);
+  spec.actor = ActorId::make(kDriver, n);
   spec.name = std::move(name);
   spec.detached = detached;
   spec.class_name = "Counter";
@@ -177,7 +177,7 @@ TEST_F(ControllerActorTest, InterestBeforeCreationCounts) {
   bench.advance_by(1s);
   EXPECT_EQ(actor(spec.actor).state, ActorState::kAlive);
   bench.log.clear();
-  const ActorId never = ActorId::make(0, 1, kDriver, 99), foreign = ActorId::make(0, 1, 777, 1);
+  const ActorId never = ActorId::make(kDriver, 99), foreign = ActorId::make(777, 1);
   bench.post(kOther, protocol::ActorSubscribe{foreign});
   auto dead = bench.take<PushActorUpdate>();
   ASSERT_EQ(dead.size(), 1u);

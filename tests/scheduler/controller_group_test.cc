@@ -100,7 +100,7 @@ TEST_F(ControllerGroupTest, HalfAReservationIsGivenUpAndTriedAgain) {
 TEST_F(ControllerGroupTest, ActorsWaitForItAndEndWithIt) {
   bench.ask(kDriver, group_of(kGroup, {cpus(1)}));
   protocol::ActorSpec spec;
-  spec.actor = ActorId::make(0, 1, kDriver, 1);
+  spec.actor = ActorId::make(kDriver, 1);
   spec.placement.resources = cpus(1);
   spec.placement.strategy.kind = protocol::StrategyKind::kPlacementGroup;
   spec.placement.strategy.group = kGroup;
@@ -112,7 +112,7 @@ TEST_F(ControllerGroupTest, ActorsWaitForItAndEndWithIt) {
   const ActorInfo& actor = bench.machine.actors().at(spec.actor);
   EXPECT_EQ(actor.state, protocol::ActorState::kDead);
   EXPECT_EQ(actor.cause.kind, protocol::ErrorKind::kActorPlacementGroupRemoved);
-  spec.actor = ActorId::make(0, 1, kDriver, 2);
+  spec.actor = ActorId::make(kDriver, 2);
   bench.ask(kDriver, protocol::ActorCreate{spec});
   EXPECT_EQ(bench.machine.actors().at(spec.actor).state, protocol::ActorState::kDead);
 }

@@ -120,7 +120,7 @@ TEST_F(ControllerJobTest, FunctionsAreAnsweredAtOnceAndGoWithTheirLastJob) {
 TEST_F(ControllerJobTest, DetachedActorKeepsItsJobsFunctionsThroughARestart) {
   bench.ask(kDriver, protocol::KvPut{"fn", "hash", "code", false});
   protocol::ActorSpec spec;
-  spec.actor = ActorId::make(0, 1, kDriver, 1);
+  spec.actor = ActorId::make(kDriver, 1);
   spec.detached = true;
   spec.max_restarts = -1;
   bench.ask(kDriver, protocol::ActorCreate{spec});
@@ -175,7 +175,7 @@ TEST_F(ControllerJobTest, BootNumberIsWrittenAgainAfterAWhile) {
 
 TEST_F(ControllerJobTest, JobGoesWhenTheRecordOfItsLastDetachedActorFails) {
   protocol::ActorSpec spec;
-  spec.actor = ActorId::make(0, 1, kDriver, 1);
+  spec.actor = ActorId::make(kDriver, 1);
   spec.detached = true;
   bench.ask(kDriver, protocol::ActorCreate{spec});
   bench.send(ClientLeft{kDriver, {}});   // while the actor may still come to be
@@ -190,7 +190,7 @@ TEST_F(ControllerJobTest, DetachedActorBringsRecordsThatFoundNoRoom) {
   bench.sync_on_full_disk();
   bench.ask(kOther, protocol::KvPut{"fn", "second", "code", false});   // under way
   protocol::ActorSpec spec;
-  spec.actor = ActorId::make(0, 1, kOther, 1);
+  spec.actor = ActorId::make(kOther, 1);
   spec.detached = true;
   spec.max_restarts = -1;
   bench.ask(kOther, protocol::ActorCreate{spec});

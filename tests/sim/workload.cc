@@ -90,7 +90,7 @@ void World::add_tasks(Process& p) {
 
 void World::add_actor(Process& p) {
   protocol::ActorSpec spec;
-  spec.actor = ActorId::make(0, static_cast<uint16_t>(controller_->boot()), p.id, p.next_id++);
+  spec.actor = ActorId::make(p.id, p.next_id++);
   spec.detached = random_.one_in(4);
   spec.max_restarts = static_cast<int32_t>(random_.below(4)) - 1;
   spec.creation_resources = {{"CPU", kResourceUnit}};
@@ -149,7 +149,7 @@ void World::look_up_actor(Process& p) {
 void World::add_group(Process& p) {
   protocol::GroupCreate spec;
   spec.group =
-      PlacementGroupId::make(0, static_cast<uint16_t>(controller_->boot()), p.id, p.next_id++);
+      PlacementGroupId::make(p.id, p.next_id++);
   spec.detached = random_.one_in(4);
   const auto cpus = static_cast<uint64_t>(total_.at("CPU") / kResourceUnit);
   const ResourceMap bundle = spec.detached ? ResourceMap{{"disk", kResourceUnit}}

@@ -186,11 +186,6 @@ def _text(value) -> str:
 
 def _worker_hex(process: int) -> str | None:
     """The identity that `RuntimeContext.get_worker_id` gives in that process; None for none."""
-    from ..._state import state
     from ...ids import WorkerID
 
-    if process == 0:
-        return None
-    session = state.session
-    node, incarnation = session.get("node", 0), session.get("incarnation", 0)
-    return WorkerID.from_process(node, incarnation, process).hex()
+    return WorkerID.from_process(process).hex() if process else None
