@@ -63,6 +63,10 @@ std::string encode_loss(objstore::LossCause cause, const ObjectId& id) {
       error.kind = ErrorKind::kObjectStoreFull;
       error.message = fmt::format("object {}: no room to bring it back from disk", name);
       break;
+    case LossCause::kNodeDied:
+      error.kind = ErrorKind::kObjectLost;
+      error.message = fmt::format("object {}: the node that had its bytes has died", name);
+      break;
   }
   return wire::encode(error);
 }

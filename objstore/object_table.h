@@ -33,6 +33,7 @@ enum class LossCause : uint8_t {
   kCorrupt = 2,      // the spilled bytes failed their checksum or could not be read
   kUnknown = 3,      // nobody on this node knows of it: freed long ago, foreign, or never made
   kStoreFull = 4,    // (one answer only, the object itself is intact) no room to restore it
+  kNodeDied = 5,     // the node that had the only bytes died, or the one that owned it
 };
 
 // Where spilled bytes are; see spill.h.

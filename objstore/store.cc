@@ -100,7 +100,7 @@ void Store::hold(ProcessId process, ProcessId on_behalf_of, std::span<const Obje
 }
 
 void Store::subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore,
-                      TimePoint now) {
+                      TimePoint now, std::span<const Locator>) {
   now_ = now;
   Actions actions;
   table_.subscribe(process, ids, restore, actions);

@@ -24,9 +24,11 @@
 #include "core/status.h"
 #include "objstore/arena.h"
 #include "objstore/extent_table.h"
+#include "objstore/node_objects.h"
 #include "objstore/object_table.h"
 #include "objstore/pins.h"
 #include "objstore/spill.h"
+#include "transport/fabric/fabric.h"
 
 namespace sheaf::objstore {
 
@@ -50,12 +52,29 @@ struct StoreOptions {
   std::function<void(ProcessId process, uint64_t request, Result<Locator> answer)> space_ready;
   std::function<std::string(LossCause cause, const ObjectId& id)> encode_error;
   std::function<void()> wake;                   // the only one called from other threads
+
+  // ---- Other nodes; see "Other nodes" in Store.
+  // This daemon as other nodes see it; kNoProcess: there are none, ever.
+  ProcessId daemon = kNoProcess;
+  // Delivered exactly once and in order while both daemons live, before any record that is sent
+  // after it. To daemons that are up only.
+  std::function<void(ProcessId to, const ObjectMessage& message)> tell;
+  // As Fabric::pull with region 0, the whole arena.
+  std::function<Result<transport::PullId>(
+      ProcessId from, const transport::RemoteRange& range, std::span<std::byte> into,
+      transport::PullPriority priority, transport::Fabric::OnPulled done)> pull;
+  std::function<void(transport::PullId)> cancel_pull;
+  // Answers peer_down(): nothing of that peer is accepted any more, and what this node had
+  // registered by then is counted. Report it to the controller.
+  std::function<void(uint64_t barrier)> barrier_reached;
+  // After may_forward() said no: it says yes.
+  std::function<void(ProcessId to)> forward_ready;
 };
 
-class Store {
+class Store : public transport::RangeGuard {
  public:
   static Result<std::unique_ptr<Store>> create(StoreOptions options);
-  ~Store();
+  ~Store() override;
 
   // ---- Processes
   // Before its first message. `pins` lies in the LaneRegion, zeroed; null: it never reads the
@@ -86,8 +105,31 @@ class Store {
   // `on_behalf_of` 0 = the sender itself.
   void hold(ProcessId process, ProcessId on_behalf_of, std::span<const ObjectId> add,
             std::span<const ObjectId> drop);
-  void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, TimePoint now);
+  // `where`: as in protocol.h ObjectSubscribe; may be shorter than `ids`.
+  void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, TimePoint now,
+                 std::span<const Locator> where = {});
   void free(std::span<const ObjectId> ids);
+
+  // ---- Other nodes, each seen as its daemon's ProcessId (scheduler::daemon id: number 1 there).
+  // Processes of other nodes may be named as `holder` and `on_behalf_of` at any time.
+  // That life of a node is known and may be told things. Before the first message from it.
+  void peer_up(ProcessId daemon);
+  // It is dead. Nothing of it may be handed to on_peer() any more. Its holds go; objects whose only
+  // bytes were there are made again or become errors; what it owned belongs to node 1. While a
+  // barrier is open nothing is freed here. Answered by barrier_reached, maybe within this call.
+  // Barrier 0: it was dead before this node joined; not answered.
+  void peer_down(ProcessId daemon, uint64_t barrier, TimePoint now);
+  // Every live node has reached it.
+  void barrier_closed(uint64_t barrier);
+  // kCorrupt: nonsense; its sender is broken or an attacker.
+  Status on_peer(ProcessId daemon, ObjectMessage message, TimePoint now);
+  // A record, or anything else that may carry a reference or answer one, goes to another node only
+  // while this is true: all that this node had registered elsewhere is counted. False: keep it (and
+  // what follows it to that node), forward_ready(to) comes.
+  bool may_forward(ProcessId to);
+  // The exporting side of pulls. `range` lies in the payload of one object.
+  Status acquire(const transport::PeerId& reader, const transport::RemoteRange& range) override;
+  void release(const transport::PeerId& reader, const transport::RemoteRange& range) override;
 
   // ---- The loop
   // True: drain all lanes and call again before sleeping.

@@ -1,0 +1,153 @@
+// What the stores of a cluster's nodes say to each other.
+//
+// Between two daemons these travel in order and exactly once while both live, together with the
+// records of their processes (a message told before a record was sent arrives before it). An
+// object's owner is the daemon of the node that its id names, or node 1's once that one is dead. An
+// encoded message is a byte, the alternative's index, and the struct: append alternatives only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/ids.h"
+#include "core/status.h"
+#include "core/wire.h"
+#include "objstore/locator.h"
+
+namespace sheaf::objstore {
+
+#define SHEAF_FIELDS(...) \
+  template <class A>      \
+  void fields(A& a) { a(__VA_ARGS__); }
+
+// ---- References. Hold counts of a node at the owner, signed.
+
+// The sender's node holds each of these once more. `number` counts its registrations, from 1.
+struct Register {
+  uint64_t number = 0;
+  std::vector<ObjectId> ids;
+  SHEAF_FIELDS(number, ids)
+};
+// The owner has counted it. Until then nothing that was said after it leaves the sender.
+struct Registered {
+  uint64_t number = 0;
+  SHEAF_FIELDS(number)
+};
+struct HoldCount {
+  ObjectId id;
+  uint32_t count = 0;
+  SHEAF_FIELDS(id, count)
+};
+// The sender's node holds these so many times less.
+struct Drop {
+  std::vector<HoldCount> holds;
+  SHEAF_FIELDS(holds)
+};
+// A reference to each of `ids` is on its way to `process` of the receiver's node, which holds it
+// from now on. `counted`: the sender owns them and has counted the receiver's node already; else
+// the sender keeps a hold until HandOffDone.
+struct HandOff {
+  ProcessId process = 0;
+  std::vector<ObjectId> ids;
+  bool counted = false;
+  SHEAF_FIELDS(process, ids, counted)
+};
+struct HandOffDone {
+  std::vector<ObjectId> ids;
+  SHEAF_FIELDS(ids)
+};
+
+// ---- Values
+
+// To the owner: the bytes were made at the sender's, which keeps them until Release. The first hold
+// is `holder`'s. `contained`: references inside the value. state: kArena, or kSpilled (no locator).
+struct Sealed {
+  ObjectId id;
+  ValueState state = ValueState::kArena;
+  Locator locator;
+  ProcessId holder = 0;
+  std::vector<ObjectId> contained;
+  SHEAF_FIELDS(id, state, locator, holder, contained)
+};
+// To the owner: publish() of a process that is not of the owner's node.
+struct Published {
+  ObjectId id;
+  ValueState state = ValueState::kPending;
+  std::string bytes;
+  std::vector<ObjectId> contained;
+  SHEAF_FIELDS(id, state, bytes, contained)
+};
+// To the owner, or to a node that is said to have the bytes. Answered by Here, now or later, or by
+// NotHere. `tried`: where the asker looked last without success (0 = nowhere).
+struct Want {
+  ObjectId id;
+  bool restore = true;
+  ProcessId tried = 0;
+  SHEAF_FIELDS(id, restore, tried)
+};
+// As ObjectEvent. kPending: the bytes are lost and being made again; another Here follows.
+struct Here {
+  ObjectId id;
+  ValueState state = ValueState::kPending;
+  std::string bytes;
+  Locator locator;
+  SHEAF_FIELDS(id, state, bytes, locator)
+};
+// Only from a node that is not the owner.
+struct NotHere {
+  ObjectId id;
+  SHEAF_FIELDS(id)
+};
+// To the owner: the sender has the bytes too, and may forget them at any time unless `kept`.
+struct CopyMade {
+  ObjectId id;
+  Locator locator;
+  bool kept = false;
+  std::vector<ObjectId> contained;   // kept only
+  SHEAF_FIELDS(id, locator, kept, contained)
+};
+// To the owner: not any more. `corrupt`: its disk has failed.
+struct CopyGone {
+  ObjectId id;
+  bool corrupt = false;
+  SHEAF_FIELDS(id, corrupt)
+};
+// From the owner. The copy may be forgotten at any time, from now on; with `forget`: now, whoever
+// holds the object, as it is gone.
+struct Release {
+  ObjectId id;
+  bool forget = false;
+  SHEAF_FIELDS(id, forget)
+};
+// From the owner: the copy is the only one, so keep it. Answered by CopyGone when it is not there.
+struct Keep {
+  ObjectId id;
+  SHEAF_FIELDS(id)
+};
+// From the owner: make a copy (put(replicas=)) and answer CopyMade with `kept`, or CopyGone.
+struct MakeCopy {
+  ObjectId id;
+  Locator locator;
+  SHEAF_FIELDS(id, locator)
+};
+// To the owner: free() of a process that is not of the owner's node.
+struct Free {
+  std::vector<ObjectId> ids;
+  SHEAF_FIELDS(ids)
+};
+
+#undef SHEAF_FIELDS
+
+using ObjectMessage =
+    std::variant<Register, Registered, Drop, HandOff, HandOffDone, Sealed, Published, Want, Here,
+                 NotHere, CopyMade, CopyGone, Release, Keep, MakeCopy, Free>;
+
+std::string encode(const ObjectMessage& message);
+// kCorrupt for anything that is not a whole message.
+Result<ObjectMessage> decode_object_message(wire::Bytes bytes);
+// "Register"
+std::string_view name_of(const ObjectMessage& message);
+
+}  // namespace sheaf::objstore
