@@ -13,7 +13,7 @@ using protocol::ErrorKind;
 using protocol::ErrorRecord;
 using protocol::StrategyKind;
 
-Agent::Agent(AgentConfig config) : config_(std::move(config)), pool_(config_.total) {}
+Agent::Agent(AgentConfig config) : config_(std::move(config)), pool_(config_.total), cluster_(config_.number) {}
 
 AgentActions Agent::handle(const AgentEvent& event, Time now) {
   now_ = std::max(now_, now);
@@ -29,6 +29,7 @@ void Agent::on(const LeaseRequested& event) {
   if (event.backlog == 0) {
     if (auto it = flows_.find(key); it != flows_.end()) {
       it->second.backlog = 0;
+      withdraw_asks(key, it->second);
       forget_flow_if_done(key);
     }
     return;
@@ -37,16 +38,18 @@ void Agent::on(const LeaseRequested& event) {
   if (flow.backlog == 0) {
     flow.waiting_since = flow.last_recall = now_;
     flow.next_warning = now_;
+    flow.elsewhere_until = {};
   }
   flow.job = event.job;
   flow.spec = event.spec;
   flow.key = {event.job, event.spec.language, event.spec.runtime_env};
   flow.backlog = event.backlog;
+  flow.bytes_at = event.bytes_at;
   if (Status valid = validate_resources(flow.spec.resources); !valid.is_ok()) {
     refuse(key, {ErrorKind::kUnschedulable, std::string(valid.message()), "", {}});
     return;
   }
-  if (belongs_elsewhere(flow.spec.strategy)) {
+  if (belongs_elsewhere(flow.spec.strategy) && config_.number == 0) {
     refuse(key, {ErrorKind::kUnschedulable,
                  fmt::format("node {} is not part of this cluster", flow.spec.strategy.node), "",
                  {}});
@@ -57,6 +60,11 @@ void Agent::on(const LeaseRequested& event) {
 }
 
 void Agent::on(const LeaseReturned& event) {
+  if (auto remote = remote_leases_.find(event.lease); remote != remote_leases_.end()) {
+    if (remote->second.client != event.client) return;
+    out_.push_back(ReturnToNode{remote->second.number, event});
+    return end_remote_lease(event.lease);
+  }
   auto it = leases_.find(event.lease);
   if (it == leases_.end() || it->second.client != event.client) return;
   WorkerInfo& worker = workers_.at(it->second.worker);
@@ -90,6 +98,7 @@ void Agent::on(const WorkerUnblocked& event) {
 }
 
 void Agent::on(const ProcessDied& event) {
+  drop_remote_state(event.process);
   drop_client(event.process);
   auto it = workers_.find(event.process);
   if (it != workers_.end()) worker_died(it->second, event);
@@ -127,6 +136,7 @@ void Agent::on(const CapacityChanged& event) {
 
 void Agent::on(const DrainRequested&) {
   draining_ = true;
+  dirty_ = true;
   for (auto& [id, lease] : leases_) {
     if (std::exchange(lease.recalled, true)) continue;
     ++flows_.at({lease.client, lease.class_id}).recalled;
@@ -165,6 +175,7 @@ void Agent::drop_client(ProcessId client) {
   for (auto it = flows_.lower_bound({client,
                                     0}); it != flows_.end() && it->first.first == client;) {
     it->second.backlog = 0;
+    withdraw_asks(it->first, it->second);
     it = it->second.held == 0 ? flows_.erase(it) : std::next(it);
   }
   for (auto& [id, lease] : leases_) {
@@ -175,16 +186,20 @@ void Agent::drop_client(ProcessId client) {
 
 void Agent::forget_flow_if_done(const FlowKey& key) {
   auto it = flows_.find(key);
-  if (it != flows_.end() && it->second.backlog == 0 && it->second.held == 0) flows_.erase(it);
+  if (it == flows_.end()) return;
+  const FlowInfo& flow = it->second;
+  const bool done = flow.backlog == 0 && flow.held == 0 && flow.asked.empty();
+  if (done && flow.held_at.empty()) flows_.erase(it);
 }
 
 void Agent::refuse(const FlowKey& key, ErrorRecord error) {
-  flows_.at(key).backlog = 0;
+  FlowInfo& flow = flows_.at(key);
+  flow.backlog = 0;
+  withdraw_asks(key, flow);
   out_.push_back(RefuseLease{key.first, key.second, std::move(error)});
   forget_flow_if_done(key);
 }
 
-// Until several nodes share their views, every other node is unknown.
 bool Agent::belongs_elsewhere(const protocol::Strategy& strategy) const {
   return strategy.kind == StrategyKind::kNodeAffinity && !strategy.soft &&
          strategy.node != to_hex(config_.node);
@@ -192,6 +207,7 @@ bool Agent::belongs_elsewhere(const protocol::Strategy& strategy) const {
 
 // After its job's end only detached actors' processes are clients, and not when they are dying.
 bool Agent::is_live_client(ProcessId client, JobId job) const {
+  if (is_remote(client)) return true;   // its own node knows, and says when it dies
   auto worker = workers_.find(client);
   if (worker != workers_.end()) {
     return !worker->second.kill_sent && worker->second.state != WorkerState::kDying;

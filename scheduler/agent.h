@@ -4,8 +4,9 @@
 // clock, randomness or threads; the same events give the same actions. It decides who gets which
 // worker and resources; the daemon around it forks, kills, makes lanes and moves messages.
 // Guarantees: the sum of what it has handed out never exceeds the node (except CPUs of blocked
-// workers that run again), and every worker it asked for is in use, idle, or told to go.
-// Owned by the daemon's loop.
+// workers that run again), and every worker it asked for is in use, idle, or told to go. Of its own
+// processes' requests it asks other nodes for what it cannot grant itself (spillover.h); requests
+// of their processes it serves like those of its own. Owned by the daemon's loop.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +21,14 @@
 #include "scheduler/node_messages.h"
 #include "scheduler/protocol.h"
 #include "scheduler/resources.h"
+#include "scheduler/spillover.h"
 
 namespace sheaf::scheduler {
 
 struct AgentConfig {
   NodeId node;
+  // In the cluster: the high bits of its leases. 0: there are no other nodes.
+  uint16_t number = 0;
   ResourceMap total;
   Labels labels;
   uint32_t max_workers = 1024;            // processes, whatever they do
@@ -44,6 +48,12 @@ struct AgentConfig {
   // idle workers told to leave are killed after this
   Time exit_grace = std::chrono::seconds(10);
   Time report_interval = std::chrono::milliseconds(100);
+  // A request that would run better elsewhere leaves what this node has free alone for so long.
+  Time locality_wait = std::chrono::milliseconds(50);
+  // A node named in a request may be new: it is refused when it is not in the view by then.
+  Time unknown_node_grace = std::chrono::milliseconds(500);
+  // A node that failed to start a worker for a flow is not asked again for so long.
+  Time avoid_time = std::chrono::seconds(10);
 };
 
 // Workers are alike when these are equal.
@@ -57,19 +67,47 @@ struct PoolKey {
 // ---- Events -------------------------------------------------------------------------------------
 
 // Level-triggered, as protocol::LeaseRequest. `backlog`: further leases that the client could use
-// now.
+// now. Also what one node's agent asks of another's (AskNode): `client` is then a process of
+// that node, and the answers go there.
 struct LeaseRequested {
   ProcessId client = 0;
   JobId job = 0;
   uint32_t class_id = 0;
   protocol::SchedulingClass spec;
   uint32_t backlog = 0;
+  std::map<uint16_t, uint64_t> bytes_at;
+  template <class A>
+  void fields(A& a) {
+    a(client, job, class_id, spec, backlog, bytes_at);
+  }
 };
-// Unknown leases are ignored: the worker may have died meanwhile.
+// By a client of this node, of a lease from anywhere; or by one of another node, of a lease from
+// here. Unknown leases are ignored: the worker may have died meanwhile.
 struct LeaseReturned {
   ProcessId client = 0;
   uint64_t lease = 0;
   bool worker_exits = false;
+  template <class A>
+  void fields(A& a) {
+    a(client, lease, worker_exits);
+  }
+};
+// Another node's agent has granted a lease to a client of this one. The daemon passes the grant on
+// to the client, and tells this agent first.
+struct RemoteGrant {
+  ProcessId client = 0;
+  uint32_t class_id = 0;
+  uint64_t lease = 0;
+  uint16_t number = 0;     // of that node
+  ProcessId worker = 0;
+};
+// It cannot serve what it was asked for. The daemon tells the client nothing: this agent asks
+// another node, or answers with RefuseLease.
+struct RemoteRefused {
+  ProcessId client = 0;
+  uint32_t class_id = 0;
+  uint16_t number = 0;
+  protocol::ErrorRecord error;
 };
 struct WorkerBlocked { ProcessId process = 0; };
 struct WorkerUnblocked { ProcessId process = 0; };
@@ -84,7 +122,8 @@ struct WorkerSpawnFailed {
 };
 // Any process: as a worker, and as a client. reaped = false: dead but its memory and devices are
 // not free yet; a ProcessReaped follows. The daemon tells those who had lanes to it (PeerDown):
-// its leases end with it.
+// its leases end with it. Those of other nodes too: a client that had asked for leases here, a
+// worker that a client of this node had a lease on.
 struct ProcessDied {
   ProcessId process = 0;
   protocol::ErrorRecord cause;
@@ -111,9 +150,8 @@ struct FromController { NodeMessage message; };
 struct Tick {};
 
 using AgentEvent =
-    std::variant<LeaseRequested, LeaseReturned, WorkerBlocked, WorkerUnblocked, WorkerRegistered,
-                 WorkerSpawnFailed,
-                 ProcessDied, ProcessReaped, KillRequested, Prestart, CapacityChanged,
+    std::variant<LeaseRequested, LeaseReturned, RemoteGrant, RemoteRefused, WorkerBlocked,
+                 WorkerUnblocked, WorkerRegistered, WorkerSpawnFailed, ProcessDied, ProcessReaped, KillRequested, Prestart, CapacityChanged,
                  DrainRequested, FromController,
                  Tick>;
 
@@ -166,9 +204,20 @@ struct WarnClient {
   std::string text;
 };
 struct ToController { AgentReport report; };
+// A LeaseRequested for the agent of that node; replaces what was asked of it before for this
+// client and class. Nodes that this daemon cannot reach (any more) are told by NodeGone.
+struct AskNode {
+  uint16_t number = 0;
+  LeaseRequested request;
+};
+struct ReturnToNode {
+  uint16_t number = 0;
+  LeaseReturned lease;
+};
 
 using AgentAction = std::variant<SpawnWorker, GrantLease, RecallLease, RefuseLease, StartActor,
-                                 KillWorker, ExitWorker, WarnClient, ToController>;
+                                 KillWorker, ExitWorker, WarnClient, ToController, AskNode,
+                                 ReturnToNode>;
 using AgentActions = std::vector<AgentAction>;
 
 // ---- State, open to reading (state queries, the simulator's oracles) ----------------------------
@@ -189,6 +238,7 @@ struct WorkerInfo {
   ActorId actor;                     // kActor
   uint32_t actor_incarnation = 0;
   Devices devices;                   // once it has seen devices it serves only the same ones
+  bool used = false;                 // user code may have run in it
   bool blocked = false;
   bool kill_sent = false;
   Time since{0};                     // in this state
@@ -218,6 +268,20 @@ struct FlowInfo {
   Time next_warning{0};
   Time next_unmetered{0};
   bool infeasible = false;           // at the last look
+  // Of this node's own clients: what other nodes are asked for, and how many leases are theirs.
+  std::map<uint16_t, uint64_t> bytes_at;
+  std::map<uint16_t, uint32_t> asked;
+  std::map<uint16_t, uint32_t> held_at;
+  std::map<uint16_t, Time> avoid;    // until then
+  uint32_t elsewhere_first = 0;      // of the backlog, until `elsewhere_until`
+  Time elsewhere_until{0};
+};
+struct RemoteLease {
+  ProcessId client = 0;
+  uint32_t class_id = 0;
+  uint16_t number = 0;
+  ProcessId worker = 0;
+  ResourceMap resources;
 };
 using FlowKey = std::pair<ProcessId, uint32_t>;   // client, class_id
 struct PlacedActor {
@@ -273,6 +337,12 @@ class Agent {
   const std::map<ProcessId, WorkerInfo>& workers() const { return workers_; }
   const std::map<uint64_t, LeaseInfo>& leases() const { return leases_; }
   const std::map<FlowKey, FlowInfo>& flows() const { return flows_; }
+  const std::map<uint64_t, RemoteLease>& remote_leases() const { return remote_leases_; }
+  const ClusterMap& cluster() const { return cluster_; }
+  bool draining() const { return draining_; }
+  // For NodeJoin: the actors and groups that this node has, when the controller has restarted.
+  std::vector<LiveActor> live_actors() const;
+  std::vector<LiveGroup> live_groups() const;
   const std::map<ActorId, PlacedActor>& actors() const { return actors_; }
   const std::map<PlacementGroupId, ReservedGroup>& groups() const { return groups_; }
   const std::map<uint64_t, WaitingPlacement>& waiting() const { return waiting_; }
@@ -284,6 +354,8 @@ class Agent {
 
   void on(const LeaseRequested& event);
   void on(const LeaseReturned& event);
+  void on(const RemoteGrant& event);
+  void on(const RemoteRefused& event);
   void on(const WorkerBlocked& event);
   void on(const WorkerUnblocked& event);
   void on(const WorkerRegistered& event);
@@ -302,6 +374,13 @@ class Agent {
   void on(const ReserveGroup& message);
   void on(const ReleaseGroup& message);
   void on(const EndJob& message);
+  void on(const JobStarted&) {}     // the daemon's
+  void on(const ForgetJob&) {}
+  void on(const BarrierClosed&) {}
+  void on(const ClusterView& message);
+  void on(const NodeGone& message);
+  void on(const GroupPlaced& message);
+  void on(const DrainNode& message);
 
   // Leases and flows (agent.cc).
   Holding end_lease(uint64_t lease);
@@ -310,6 +389,20 @@ class Agent {
   void refuse(const FlowKey& key, protocol::ErrorRecord error);
   bool belongs_elsewhere(const protocol::Strategy& strategy) const;
   bool is_live_client(ProcessId client, JobId job) const;
+  bool is_remote(ProcessId process) const;
+
+  // Other nodes (agent_remote.cc).
+  void end_remote_lease(uint64_t lease);
+  void drop_remote_state(ProcessId process);
+  void withdraw_asks(const FlowKey& key, FlowInfo& flow);
+  bool place_matters(const FlowInfo& flow) const;
+  void spill_over(bool before_grants, const std::map<FlowKey, uint32_t>& promised,
+                  std::map<uint16_t, ResourceMap>& free);
+  bool plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, ResourceMap& here,
+                 std::map<uint16_t, ResourceMap>& free);
+  SpillRequest spill_request(const FlowInfo& flow, uint32_t wanted, ResourceMap& here);
+  uint32_t left_to_others(const FlowInfo& flow) const;
+  bool feasible_elsewhere(const ResourceMap& request, const protocol::Strategy& strategy) const;
 
   // Workers (agent_pool.cc).
   // Never `client`: what asks for a lease is to wait for another process, not for itself.
@@ -369,6 +462,7 @@ class Agent {
   std::string waiting_text(const ResourceMap& request, const protocol::Strategy& strategy,
                            std::string_view who, bool infeasible) const;
   void report_resources();
+  bool report_is_due() const;
 
   AgentConfig config_;
   ResourcePool pool_;
@@ -382,11 +476,17 @@ class Agent {
   std::map<PoolKey, SpawnBackoff> backoff_;
   std::map<PoolKey, uint32_t> prestart_;           // workers still to be started ahead of need
   std::set<PlacementGroupId> asked_;               // AskGroup sent, no answer yet
+  ClusterMap cluster_;
+  std::map<uint64_t, RemoteLease> remote_leases_;  // of this node's clients
+  std::map<PlacementGroupId, std::vector<uint16_t>> group_nodes_;   // by bundle
+  std::set<std::string> lost_nodes_;               // hex ids of the dead
+  uint16_t spread_turn_ = 0;                       // the node that had the last one
   std::set<JobId> ended_jobs_;                     // that still have workers, spawns or actors
   uint64_t next_lease_ = 1, next_token_ = 1, next_order_ = 1, next_grant_ = 1;
   bool draining_ = false;
   bool dirty_ = false;                             // the next handle() must run a scheduling pass
   ResourceMap reported_available_, reported_total_;
+  bool reported_draining_ = false;
   Time next_report_{0};
   Time now_{0};
   AgentActions out_;

@@ -147,14 +147,19 @@ void Agent::warn_waiting() {
     if (flow.backlog == 0 || now_ < flow.next_warning) continue;
     const ResourceMap& request = flow.spec.resources;
     flow.infeasible = !feasible(request, flow.spec.strategy);
-    const bool stuck = flow.held == 0 && now_ - flow.waiting_since >= config_.warn_interval;
-    const bool warned = flow.infeasible || stuck;
+    if (is_remote(key.first)) {   // its own node warns it
+      flow.next_warning = now_ + config_.warn_interval;
+      continue;
+    }
+    const bool stuck = flow.held == 0 && flow.held_at.empty() && now_ - flow.waiting_since >= config_.warn_interval;
+    const bool hopeless = flow.infeasible && !feasible_elsewhere(request, flow.spec.strategy);
+    const bool warned = hopeless || stuck;
     flow.next_warning = (warned ? now_ : flow.waiting_since) + config_.warn_interval;
     if (flow.next_warning <= now_) flow.next_warning = now_ + config_.warn_interval;
     if (!warned) continue;
     out_.push_back(WarnClient{
         key.first, flow.job,
-        waiting_text(request, flow.spec.strategy, "A task", flow.infeasible)});
+        waiting_text(request, flow.spec.strategy, "A task", hopeless)});
   }
   for (auto& [order, wait] : waiting_) {
     auto actor = actors_.find(wait.actor);
@@ -172,11 +177,17 @@ void Agent::warn_waiting() {
 
 void Agent::report_resources() {
   if (now_ < next_report_) return;
-  if (reported_available_ == pool_.available() && reported_total_ == pool_.total()) return;
+  if (!report_is_due()) return;
+  reported_draining_ = draining_;
   reported_available_ = pool_.available();
   reported_total_ = pool_.total();
   next_report_ = now_ + config_.report_interval;
-  tell(ReportResources{reported_total_, reported_available_});
+  tell(ReportResources{reported_total_, reported_available_, reported_draining_});
+}
+
+bool Agent::report_is_due() const {
+  return reported_available_ != pool_.available() || reported_total_ != pool_.total() ||
+         reported_draining_ != draining_;
 }
 
 std::optional<Time> Agent::next_tick() const {
@@ -201,15 +212,19 @@ std::optional<Time> Agent::next_tick() const {
     at(flow.next_warning);
     if (starving(key, flow)) at(flow.last_recall + config_.starve_after);
     if (flow.next_unmetered > now_) at(flow.next_unmetered);
+    if (flow.elsewhere_first > 0 && flow.elsewhere_until > now_) at(flow.elsewhere_until);
+    if (belongs_elsewhere(flow.spec.strategy) && config_.number != 0) {
+      const Time refusal = flow.waiting_since + config_.unknown_node_grace;
+      if (refusal > now_) at(refusal);
+    }
+    for (const auto& [number, until] : flow.avoid) at(until);
   }
   for (const auto& [order, wait] : waiting_) {
     if (!wait.actor.is_nil()) at(wait.next_warning);   // its creator is warned about a group
     if (!wait.infeasible) at(wait.next_recall);
     if (wait.hold_until > now_) at(wait.hold_until);
   }
-  const bool changed =
-      reported_available_ != pool_.available() || reported_total_ != pool_.total();
-  if (changed) at(next_report_);
+  if (report_is_due()) at(next_report_);
   return next;
 }
 

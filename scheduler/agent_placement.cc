@@ -222,7 +222,11 @@ bool Agent::try_reserve(const WaitingPlacement& wait) {
 }
 
 void Agent::ask_about_group(const Strategy& strategy) {
-  if (strategy.kind != StrategyKind::kPlacementGroup || groups_.contains(strategy.group)) return;
+  if (strategy.kind != StrategyKind::kPlacementGroup) return;
+  // In a cluster others may have bundles of it too.
+  const bool known = config_.number != 0 ? group_nodes_.contains(strategy.group)
+                                          : groups_.contains(strategy.group);
+  if (known) return;
   if (asked_.insert(strategy.group).second) tell(AskGroup{strategy.group});
 }
 

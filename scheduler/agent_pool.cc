@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "scheduler/agent.h"
 
@@ -78,9 +79,13 @@ WorkerInfo* Agent::idle_worker(const PoolKey& key, const Devices& devices, Proce
   for (auto& [process, worker] : workers_) {
     if (worker.state != WorkerState::kIdle || worker.key != key || worker.kill_sent) continue;
     if (process == client) continue;
-    // A process that has opened devices cannot change them, nor forget them.
-    if (!worker.devices.empty() && worker.devices != devices) continue;
-    const auto rank = [&](const WorkerInfo& w) { return std::pair(w.devices == devices, w.since); };
+    // A process that has opened devices cannot change them, nor forget them; one in which code
+    // has run without any may have found out that there are none.
+    if (worker.devices != devices && (worker.used || !worker.devices.empty())) continue;
+    // Fresh ones are kept for those who need them.
+    const auto rank = [&](const WorkerInfo& w) {
+      return std::tuple(w.devices == devices, w.used, w.since);
+    };
     if (!best || rank(worker) > rank(*best)) best = &worker;
   }
   return best;
@@ -89,6 +94,7 @@ WorkerInfo* Agent::idle_worker(const PoolKey& key, const Devices& devices, Proce
 void Agent::occupy(WorkerInfo& worker, WorkerState state, const Devices& devices) {
   worker.state = state;
   worker.devices = devices;
+  worker.used |= state == WorkerState::kLeased || state == WorkerState::kActor;
   worker.blocked = false;
   worker.since = now_;
   worker.lease = 0;
@@ -242,8 +248,12 @@ void Agent::on(const EndJob& message) {
   }
   for (auto it = flows_.begin(); it != flows_.end();) {
     const bool stays = it->second.job != job || is_live_client(it->first.first, job);
-    if (!stays) it->second.backlog = 0;
-    it = !stays && it->second.held == 0 ? flows_.erase(it) : std::next(it);
+    if (!stays) {
+      it->second.backlog = 0;
+      withdraw_asks(it->first, it->second);
+    }
+    const bool held = it->second.held > 0 || !it->second.held_at.empty();
+    it = !stays && !held ? flows_.erase(it) : std::next(it);
   }
   std::erase_if(prestart_, [&](const auto& entry) { return entry.first.job == job; });
   std::erase_if(backoff_, [&](const auto& entry) { return entry.first.job == job; });

@@ -22,7 +22,10 @@ void Agent::schedule() {
   Pass pass;
   for (const auto& [key, flow] : flows_) pass.client_leases[key.first] += flow.held;
   place_waiting(pass);
+  std::map<uint16_t, ResourceMap> free_elsewhere;
+  spill_over(true, pass.promised, free_elsewhere);
   grant_leases(pass);
+  spill_over(false, pass.promised, free_elsewhere);
   request_spawns(pass);
   for (Holding& holding : pass.tentative) give_back(holding);
   warn_waiting();
@@ -90,7 +93,8 @@ std::optional<FlowKey> Agent::next_in_turn(const Pass& pass) const {
   std::tuple<uint32_t, uint32_t, uint64_t> best_rank;
   for (const auto& [key, flow] : flows_) {
     const uint32_t promised = promised_to(pass.promised, key);
-    if (flow.backlog <= promised || pass.passed_over.contains(key)) continue;
+    if (flow.backlog <= promised + left_to_others(flow)) continue;
+    if (pass.passed_over.contains(key)) continue;
     const std::tuple rank(pass.client_leases.at(key.first), flow.held + promised, flow.last_grant);
     if (!best || rank < best_rank) {
       best = key;
@@ -125,7 +129,7 @@ bool Agent::try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow) {
 }
 
 void Agent::grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holding holding) {
-  const uint64_t id = next_lease_++;
+  const uint64_t id = uint64_t{config_.number} << 48 | next_lease_++;
   Devices devices = holding.allocation.devices();
   occupy(worker, WorkerState::kLeased, devices);
   worker.lease = id;
@@ -134,6 +138,7 @@ void Agent::grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holdin
   ++flow.held;
   --flow.backlog;
   flow.last_grant = next_grant_++;
+  spread_turn_ = config_.number;
   flow.waiting_since = flow.last_recall = now_;
   flow.infeasible = false;
   out_.push_back(GrantLease{key.first, key.second, id, worker.process, std::move(devices)});

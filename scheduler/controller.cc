@@ -1,5 +1,5 @@
-// The controller's dispatch, journal and membership. Jobs and key-value: controller_jobs.cc;
-// actors: controller_actors.cc; placement groups: controller_groups.cc.
+// The controller's dispatch, journal and clients. Nodes: controller_nodes.cc; jobs and key-value:
+// controller_jobs.cc; actors: controller_actors.cc; placement groups: controller_groups.cc.
 #include "scheduler/controller.h"
 
 #include <fmt/format.h>
@@ -110,6 +110,7 @@ void Controller::settle(Pending pending) {
     it->second.journal_pending = 0;
     if (it->second.state != protocol::GroupState::kRemoved) plan(it->first, it->second);
   }
+  if (pending.number != 0) number_settled(pending.number, Status::ok());
   if (pending.reply) out_.push_back(std::move(*pending.reply));
   for (const auto& [key, before] : pending.kv_before) {
     auto last = kv_pending_.find(key);
@@ -132,6 +133,7 @@ void Controller::undo(uint64_t sequence, Pending pending, const Status& status) 
     }
     return;
   }
+  if (const uint16_t number = std::exchange(pending.number, 0)) number_settled(number, status);
   for (const JournalRecord& record : std::exchange(pending.again, {})) {
     if (is_current(record)) unstored_[{record.kind, record.key}] = record;
   }
@@ -207,49 +209,9 @@ void Controller::on(const ClientLeft& event) {
   for (auto& [id, group] : groups_) group.subscribers.erase(event.process);
 }
 
-void Controller::on(const NodeJoined& event) {
-  nodes_[event.node] = {event.node, event.total, event.total, event.labels};
-  plan_waiting_groups();
-  place_waiting_actors();
-}
-
-void Controller::on(const NodeLost& event) {
-  if (nodes_.erase(event.node) == 0) return;
-  for (auto& [id, group] : groups_) {
-    if (group.state == protocol::GroupState::kRemoved) continue;
-    const bool awaited = group.awaiting.contains(event.node);
-    const auto hit = std::count(group.placed.begin(), group.placed.end(), event.node);
-    if (hit == 0) continue;
-    std::replace(group.placed.begin(), group.placed.end(), event.node, NodeId{});
-    if (awaited) {
-      abandon_attempt(id, group);
-    } else {
-      group.state = protocol::GroupState::kRescheduling;
-      push(id, group);
-    }
-    unplanned_.insert(id);
-  }
-  std::vector<ActorId> lost;
-  for (const auto& [id, actor] : actors_) {
-    if (actor.node == event.node && actor.state != protocol::ActorState::kDead) lost.push_back(id);
-  }
-  for (const ActorId& id : lost) actor_lost(id, actors_.at(id), event.cause);
-  plan_waiting_groups();
-}
-
 void Controller::on(const FromNode& event) {
   if (!nodes_.contains(event.node)) return;
   std::visit([&](const auto& report) { on_report(event.node, report); }, event.report);
-}
-
-void Controller::on_report(const NodeId& node, const ReportResources& report) {
-  NodeInfo& info = nodes_.at(node);
-  const bool grown = info.total != report.total;
-  info.total = report.total;
-  info.available = report.available;
-  if (!grown) return;
-  plan_waiting_groups();
-  place_waiting_actors();
 }
 
 void Controller::on(const ControllerTick&) {
@@ -261,6 +223,9 @@ void Controller::on(const ControllerTick&) {
       case Timer::Kind::kGroup: review_group({timer.hi, timer.lo}); break;
       case Timer::Kind::kKeyWait: expire_key_waits(); break;
       case Timer::Kind::kBoot: journal_boot(); break;
+      case Timer::Kind::kNode: review_node(static_cast<uint16_t>(timer.hi), timer.at); break;
+      case Timer::Kind::kView: send_views(); break;
+      case Timer::Kind::kRestoring: end_restoring(); break;
     }
   }
 }

@@ -7,7 +7,9 @@
 // spaces; "fn" without waiting, as an earlier record is durable whenever a later one is), jobs
 // (without waiting), detached actors and detached placement groups. What dies with its driver is
 // not journaled. One incarnation of an actor has authority at any time; messages of others are
-// dropped. Owned by the head daemon's loop.
+// dropped. Nodes get a number that is never used again while the journal lives; the head's own is 1.
+// A node that is silent for its lease is declared dead, and nothing of that life is accepted any
+// more. Owned by the head daemon's loop.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +36,8 @@ struct ControllerConfig {
   Time warn_interval = std::chrono::seconds(30);
   // until then a boot number that found no room on disk waits
   Time boot_retry = std::chrono::milliseconds(500);
+  Time lease_time = std::chrono::seconds(3);           // NodeLeaseConfig
+  Time view_interval = std::chrono::milliseconds(100); // ClusterView, at most; see docs/many-nodes.md
   size_t dead_actors_kept = 10000;                     // so that late subscribers learn the cause
   size_t dead_groups_kept = 10000;
 };
@@ -58,15 +62,35 @@ struct ClientLeft {
   ProcessId process = 0;
   protocol::ErrorRecord cause;
 };
+// The head's own node, which is in this process: no lease, no handshake.
 struct NodeJoined {
   NodeId node;
   ResourceMap total;
   Labels labels;
+  std::string hostname, address;
+  uint16_t number = 1;
+  uint16_t incarnation = 0;      // 0: boot()
 };
+// Answered by NodeAccepted or NodeRefused, at once or when the number is durable. See NodeJoin for
+// the two that a node sends. Repeating it is harmless.
+struct NodeAsks { NodeJoin join; };
+// Of a member; RenewLease answers it. Dead lives get no answer.
+struct NodeHeartbeat {
+  uint16_t number = 0, incarnation = 0;
+  Time sent_at{0};               // the node's clock
+};
+// A death that is proved: the daemon's process is gone. Silence is the controller's to notice.
 struct NodeLost {
   NodeId node;
   protocol::ErrorRecord cause;
 };
+// `sheaf node drain`. Unknown numbers are ignored.
+struct DrainAsked {
+  uint16_t number = 0;
+  bool drain = true;
+};
+// The cluster ends: nobody may join any more.
+struct ClusterClosing {};
 struct FromNode {
   NodeId node;
   AgentReport report;
@@ -83,7 +107,8 @@ using ControllerEvent =
                  From<protocol::ActorNames>, From<protocol::ActorStarted>,
                  From<protocol::ActorExiting>, From<protocol::GroupCreate>,
                  From<protocol::GroupRemove>, From<protocol::GroupSubscribe>, ClientJoined,
-                 ClientLeft, NodeJoined, NodeLost, FromNode, JournalSynced, ControllerTick>;
+                 ClientLeft, NodeJoined, NodeAsks, NodeHeartbeat, NodeLost, DrainAsked, ClusterClosing,
+                 FromNode, JournalSynced, ControllerTick>;
 
 // ---- Actions ------------------------------------------------------------------------------------
 
@@ -104,6 +129,33 @@ struct Reply {
 struct ToNode {
   NodeId node;
   NodeMessage message;
+  uint16_t number = 0;
+};
+// To the node that asked. member: its join is complete and it has a lease; else it has its number
+// now, and joins with what it has to offer.
+struct NodeAccepted {
+  NodeId node;
+  uint16_t number = 0, incarnation = 0;
+  bool member = false;
+};
+// kAlreadyExists, kPermissionDenied (that life was declared dead: start anew), kDisconnected (the
+// cluster is closing), kInvalidArgument.
+struct NodeRefused {
+  NodeId node;
+  Status status;
+  uint16_t number = 0, incarnation = 0;
+};
+struct RenewLease {
+  NodeId node;
+  uint16_t number = 0, incarnation = 0;
+  Time sent_at{0};
+};
+// That life is dead: the fabric forgets the peer and accepts nothing of it any more. Comes before
+// the NodeGone messages that tell everybody.
+struct FenceNode {
+  NodeId node;
+  uint16_t number = 0, incarnation = 0;
+  protocol::ErrorRecord cause;
 };
 // `update.lane` is empty: the daemon makes the lane of subscriber and worker when the state is
 // kAlive.
@@ -128,7 +180,8 @@ struct JobFinished { JobId job = 0; };
 
 using ControllerAction = std::variant<AppendJournal, Reply, ToNode, PushActorUpdate,
                                       PushGroupUpdate, WarnJob,
-                                      ActorAccepted, ActorGone, JobFinished>;
+                                      ActorAccepted, ActorGone, JobFinished, NodeAccepted,
+                                      NodeRefused, RenewLease, FenceNode>;
 using ControllerActions = std::vector<ControllerAction>;
 
 // ---- State, open to reading ---------------------------------------------------------------------
@@ -172,8 +225,31 @@ struct GroupInfo {
 };
 struct NodeInfo {
   NodeId node;
-  ResourceMap total, available;
+  ResourceMap total, reported;       // reported: what the node says is free
+  ResourceMap available;             // less what was placed there since
   Labels labels;
+  uint16_t number = 0, incarnation = 0;
+  std::string hostname, address;
+  bool draining = false;
+  bool local = false;                // the head's own: never expires
+  Time heard{0};                     // last sign of life
+  std::set<ActorId> placing;         // sent there, no worker yet
+};
+// Its number has been given out, and it has not joined yet; or it was a member before a restart.
+struct ExpectedNode {
+  NodeId node;
+  uint16_t number = 0, incarnation = 0;
+  std::string hostname;
+  uint64_t journal_pending = 0;
+  Time since{0};
+  template <class A>
+  void fields(A& a) {
+    a(node, number, incarnation, hostname);
+  }
+};
+struct Barrier {
+  uint16_t number = 0, incarnation = 0;   // of the dead node
+  std::set<NodeId> awaited;
 };
 
 class Controller {
@@ -193,7 +269,12 @@ class Controller {
   const std::map<JobId, JobInfo>& jobs() const { return jobs_; }
   const std::map<ActorId, ActorInfo>& actors() const { return actors_; }
   const std::map<PlacementGroupId, GroupInfo>& groups() const { return groups_; }
-  const std::map<NodeId, NodeInfo>& nodes() const { return nodes_; }
+  const std::map<NodeId, NodeInfo>& nodes() const { return nodes_; }   // members, alive
+  // Nil when it is not a member's number.
+  NodeId node_with(uint16_t number) const;
+  const std::map<uint64_t, Barrier>& barriers() const { return barriers_; }
+  // After a restart, until the nodes of the last life are back or given up.
+  bool restoring() const { return restoring_; }
   const std::map<std::pair<std::string, std::string>,
                            std::string>& key_values() const { return kv_; }
   JobId job_of(ProcessId process) const;
@@ -218,6 +299,7 @@ class Controller {
     PlacementGroupId group;                  // created by it
     std::vector<ControllerEvent> deferred;   // read what this writes: handled again afterwards
     bool boot = false;                       // the boot number
+    uint16_t number = 0;                     // given out by it
     std::vector<JournalRecord> again;        // should they fail, detached actors need them still
   };
   // A handle may be elsewhere before its creator's request is here: that one waits for the
@@ -227,7 +309,9 @@ class Controller {
   };
   struct Timer {
     Time at{0};
-    enum class Kind : uint8_t { kActor = 0, kGroup = 1, kKeyWait = 2, kBoot = 3 };
+    enum class Kind : uint8_t {
+      kActor = 0, kGroup = 1, kKeyWait = 2, kBoot = 3, kNode = 4, kView = 5, kRestoring = 6
+    };
     Kind kind = Kind::kActor;
     uint64_t hi = 0, lo = 0;
     auto operator<=>(const Timer&) const = default;
@@ -254,7 +338,11 @@ class Controller {
   void on(const ClientJoined& event);
   void on(const ClientLeft& event);
   void on(const NodeJoined& event);
+  void on(const NodeAsks& event);
+  void on(const NodeHeartbeat& event);
   void on(const NodeLost& event);
+  void on(const DrainAsked& event);
+  void on(const ClusterClosing& event);
   void on(const FromNode& event);
   void on(const JournalSynced& event);
   void on(const ControllerTick& event);
@@ -264,6 +352,7 @@ class Controller {
   void on_report(const NodeId& node, const GroupReserved& report);
   void on_report(const NodeId& node, const AskGroup& report);
   void on_report(const NodeId& node, const ReportResources& report);
+  void on_report(const NodeId& node, const BarrierReached& report);
 
   // Journal and replies (controller.cc).
   uint64_t journal(std::vector<JournalRecord> records);
@@ -277,6 +366,26 @@ class Controller {
   void reply(ProcessId process, uint64_t request, Status status, std::string payload = {});
   void set_timer(Time at, Timer::Kind kind, uint64_t hi, uint64_t lo);
   void warn(JobId job, std::string text);
+
+  // Membership (controller_nodes.cc).
+  void send(const NodeId& node, NodeMessage message);
+  void send_to_all(const NodeMessage& message);
+  void give_number(const NodeJoin& join);
+  void number_settled(uint16_t number, const Status& status);
+  void refuse(const NodeJoin& join, StatusCode code, std::string why);
+  void add_member(NodeInfo info);
+  void node_dead(const NodeId& node, protocol::ErrorRecord cause);
+  void drop_clients_of(uint16_t number, uint16_t incarnation, const protocol::ErrorRecord& cause);
+  void open_barrier(const NodeInfo& dead, const protocol::ErrorRecord& cause);
+  void reach_barrier(uint64_t barrier, const NodeId& node);
+  void review_node(uint16_t number, Time due);
+  static NodeView view_of(const NodeInfo& node);
+  void changed(const NodeInfo& node, bool load_only);
+  void send_views();
+  Time view_interval() const;
+  void take_over(const NodeId& node, const NodeJoin& join);
+  void take_over_clients(const NodeJoin& join);
+  void end_restoring();
 
   // Jobs and key-value (controller_jobs.cc).
   void end_job(JobId job);
@@ -292,6 +401,7 @@ class Controller {
   std::optional<Reply> check_actor(const Request<protocol::ActorCreate>& event,
                                    const protocol::ActorSpec& spec);
   void place(ActorId id, ActorInfo& actor);
+  static ResourceMap creation_request(const protocol::ActorSpec& spec);
   NodeId choose_node(const ActorInfo& actor);
   bool node_suits(const NodeInfo& node, const ActorInfo& actor) const;
   void actor_lost(ActorId id, ActorInfo& actor, const protocol::ErrorRecord& cause);
@@ -310,6 +420,7 @@ class Controller {
 
   // controller_restore.cc
   bool restore_record(const JournalRecord& record);
+  bool restore_node(const JournalRecord& record);
   void restore_actor(const protocol::ActorSpec& spec, JobId job, uint32_t incarnation,
                      uint32_t restarts);
 
@@ -320,6 +431,7 @@ class Controller {
   void review_group(PlacementGroupId id);
   void push(PlacementGroupId id, const GroupInfo& group);
   void plan_waiting_groups();
+  void lose_groups_on(const NodeId& node);
 
   ControllerConfig config_;
   uint32_t boot_ = 1;
@@ -340,6 +452,17 @@ class Controller {
   std::deque<PlacementGroupId> dead_groups_;
   std::set<PlacementGroupId> unplanned_;
   std::map<NodeId, NodeInfo> nodes_;
+  std::map<uint16_t, NodeId> numbers_;                             // of members
+  std::map<uint16_t, ExpectedNode> expected_;                      // have a number, are no members
+  uint16_t last_number_ = 1;                                       // given out, or the head's
+  std::map<uint64_t, Barrier> barriers_;
+  uint64_t barriers_opened_ = 0;
+  std::set<uint16_t> new_facts_, new_loads_;                       // not in a view yet
+  Time last_view_{0};
+  bool view_planned_ = false;
+  bool closing_ = false;
+  bool restoring_ = false;
+  std::set<ActorId> unconfirmed_;                                  // may live on such a node
   std::map<KvKey, std::string> kv_;
   std::map<std::string, std::set<JobId>> function_users_;          // "fn" keys: jobs that put them
   std::map<KvKey, std::vector<KvWait>> kv_waits_;

@@ -105,6 +105,15 @@ bool Controller::node_suits(const NodeInfo& node, const ActorInfo& actor) const 
   return fits(placement.resources, node.total) && fits(actor.spec->creation_resources, node.total);
 }
 
+// Until its constructor has run; as the agent reckons it.
+ResourceMap Controller::creation_request(const protocol::ActorSpec& spec) {
+  ResourceMap request = spec.placement.resources;
+  for (const auto& [name, amount] : spec.creation_resources) {
+    request[name] = std::max(request[name], amount);
+  }
+  return request;
+}
+
 // Nil when no node suits now. Among those that do: the named one, then one with room, then any.
 NodeId Controller::choose_node(const ActorInfo& actor) {
   const protocol::SchedulingClass& placement = actor.spec->placement;
@@ -164,8 +173,7 @@ void Controller::place(ActorId id, ActorInfo& actor) {
   unplaced_.erase(id);
   auto job = jobs_.find(actor.job);
   const bool job_ended = job == jobs_.end() || !job->second.alive;
-  out_.push_back(
-      ToNode{actor.node, PlaceActor{id, actor.incarnation, actor.job, actor.spec, job_ended}});
+  send(actor.node, PlaceActor{id, actor.incarnation, actor.job, actor.spec, job_ended});
 }
 
 void Controller::place_waiting_actors() {
@@ -200,7 +208,7 @@ void Controller::on(const Request<protocol::ActorStarted>& event) {
   }
   actor.state = ActorState::kAlive;
   actor.cause = {};
-  out_.push_back(ToNode{actor.node, ActorRunning{it->first, actor.incarnation}});
+  send(actor.node, ActorRunning{it->first, actor.incarnation});
   push(it->first, actor);
   review_actor(it->first);
 }
@@ -290,7 +298,7 @@ void Controller::end_actor(ActorId id, ActorInfo& actor, ErrorRecord cause, bool
 void Controller::release_actor(ActorId id, ActorInfo& actor, bool graceful,
                                const ErrorRecord& cause) {
   if (actor.node.is_nil() || !nodes_.contains(actor.node)) return;
-  out_.push_back(ToNode{actor.node, ReleaseActor{id, actor.incarnation, graceful, cause}});
+  send(actor.node, ReleaseActor{id, actor.incarnation, graceful, cause});
 }
 
 void Controller::on(const Request<protocol::ActorKill>& event) {

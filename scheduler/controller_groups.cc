@@ -75,7 +75,7 @@ void Controller::plan(PlacementGroupId id, GroupInfo& group) {
   group.attempt_started = now_;
   for (auto& [node, bundles] : by_node) {
     group.awaiting.insert(node);
-    out_.push_back(ToNode{node, ReserveGroup{id, group.attempt, std::move(bundles)}});
+    send(node, ReserveGroup{id, group.attempt, std::move(bundles)});
   }
   // On several nodes half a reservation may wait for another group's half.
   if (by_node.size() > 1) {
@@ -85,9 +85,7 @@ void Controller::plan(PlacementGroupId id, GroupInfo& group) {
 
 void Controller::abandon_attempt(PlacementGroupId id, GroupInfo& group) {
   std::set<NodeId> nodes(group.placed.begin(), group.placed.end());
-  for (const NodeId& node : nodes) {
-    if (nodes_.contains(node)) out_.push_back(ToNode{node, ReleaseGroup{id, false}});
-  }
+  for (const NodeId& node : nodes) send(node, ReleaseGroup{id, false, {}});
   group.awaiting.clear();
   std::fill(group.placed.begin(), group.placed.end(), NodeId{});
   unplanned_.insert(id);
@@ -118,7 +116,7 @@ void Controller::on_report(const NodeId& node, const GroupReserved& report) {
 void Controller::on_report(const NodeId& node, const AskGroup& report) {
   auto it = groups_.find(report.group);
   const bool gone = it == groups_.end() || it->second.state == GroupState::kRemoved;
-  if (gone) out_.push_back(ToNode{node, ReleaseGroup{report.group, true}});
+  if (gone) send(node, ReleaseGroup{report.group, true, {}});
 }
 
 void Controller::on(const Request<protocol::GroupRemove>& event) {
@@ -151,7 +149,7 @@ void Controller::remove_group(PlacementGroupId id, GroupInfo& group) {
     return entry.first == std::pair(group.spec.name_space, group.spec.name) && entry.second == id;
   });
   // To every node: requests that name the group may wait anywhere.
-  for (const auto& [node, info] : nodes_) out_.push_back(ToNode{node, ReleaseGroup{id, true}});
+  send_to_all(ReleaseGroup{id, true, {}});
   const std::set<ActorId> actors = group.actors;
   for (const ActorId& actor : actors) {
     if (auto it = actors_.find(actor); it != actors_.end()) {
@@ -200,6 +198,23 @@ void Controller::plan_waiting_groups() {
   for (const PlacementGroupId& id : waiting) {
     auto it = groups_.find(id);
     if (it != groups_.end() && it->second.awaiting.empty()) plan(id, it->second);
+  }
+}
+
+void Controller::lose_groups_on(const NodeId& node) {
+  for (auto& [id, group] : groups_) {
+    if (group.state == GroupState::kRemoved) continue;
+    const bool awaited = group.awaiting.contains(node);
+    const auto hit = std::count(group.placed.begin(), group.placed.end(), node);
+    if (hit == 0) continue;
+    std::replace(group.placed.begin(), group.placed.end(), node, NodeId{});
+    if (awaited) {
+      abandon_attempt(id, group);
+    } else {
+      group.state = GroupState::kRescheduling;
+      push(id, group);
+    }
+    unplanned_.insert(id);
   }
 }
 

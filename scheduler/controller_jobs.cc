@@ -44,6 +44,7 @@ void Controller::on(const Request<protocol::RegisterJob>& event) {
     info.alive = true;
     client->second.job = info.job;
     journal_for_later({RecordKind::kJob, std::to_string(info.job), wire::encode(info.spec)});
+    send_to_all(JobStarted{info.job, info.spec, info.driver});
     jobs_[info.job] = std::move(info);
   }
   const JobInfo& info = jobs_.at(client->second.job);
@@ -63,7 +64,7 @@ void Controller::end_job(JobId id) {
   it->second.alive = false;
   it->second.driver = kNoProcess;
   it->second.ended = now_;
-  for (const auto& [node, info] : nodes_) out_.push_back(ToNode{node, EndJob{id}});
+  send_to_all(EndJob{id});
   const ErrorRecord cause{ErrorKind::kOwnerDied, "the job that created it has ended", "", {}};
   std::vector<ActorId> actors;
   for (const auto& [actor_id, actor] : actors_) {
@@ -116,6 +117,7 @@ void Controller::forget_job_if_unused(JobId id) {
     it = function_users_.erase(it);
   }
   journal(std::move(records));
+  send_to_all(ForgetJob{id});
 }
 
 // ---- Key-value ----------------------------------------------------------------------------------

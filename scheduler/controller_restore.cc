@@ -111,8 +111,22 @@ bool Controller::restore_record(const JournalRecord& record) {
       unplanned_.insert(group.spec.group);
       return true;
     }
+    case RecordKind::kNode: return restore_node(record);
   }
   return false;
+}
+
+bool Controller::restore_node(const JournalRecord& record) {
+  if (record.key == "last") {
+    auto last = wire::decode<uint16_t>(*record.value);
+    if (last) last_number_ = std::max(last_number_, *last);
+    return last.has_value();
+  }
+  auto node = wire::decode<ExpectedNode>(*record.value);
+  if (!node || std::to_string(node->number) != record.key) return false;
+  last_number_ = std::max(last_number_, node->number);
+  expected_[node->number] = std::move(*node);
+  return true;
 }
 
 // Its processes died with the last daemon. Where restarts are allowed it comes back, at no cost;

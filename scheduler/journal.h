@@ -26,6 +26,7 @@ enum class RecordKind : uint16_t {
   kJob = 3,
   kActor = 4,      // detached actors
   kGroup = 5,      // detached placement groups
+  kNode = 6,       // key "<number>": who has it; key "last": the last that was given out
 };
 struct JournalRecord {
   RecordKind kind = RecordKind::kBoot;

@@ -42,7 +42,7 @@ int64_t checksum_of(int64_t kind, std::string_view key, std::string_view value) 
 
 bool is_known(int64_t kind) {
   return kind >= static_cast<int64_t>(RecordKind::kBoot) &&
-         kind <= static_cast<int64_t>(RecordKind::kGroup);
+         kind <= static_cast<int64_t>(RecordKind::kNode);
 }
 
 bool is_damage(int code) {

@@ -1,0 +1,329 @@
+// The controller's membership: numbers, leases of nodes, deaths and their barriers, and what the
+// nodes are told of each other.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "scheduler/controller.h"
+
+namespace sheaf::scheduler {
+
+using protocol::ErrorKind;
+using protocol::ErrorRecord;
+
+namespace {
+
+// A lease timer that fires this late says that this process stood still, not the node: what the
+// node has sent meanwhile is heard first.
+constexpr Time kOwnPause = std::chrono::milliseconds(100);
+constexpr Time kHearFirst = std::chrono::milliseconds(500);
+// One view goes to every node about every node: above this many nodes it goes out less often.
+constexpr size_t kNodesAtFullPace = 100;
+
+}  // namespace
+
+void Controller::send(const NodeId& node, NodeMessage message) {
+  auto it = nodes_.find(node);
+  if (it == nodes_.end()) return;
+  out_.push_back(ToNode{node, std::move(message), it->second.number});
+}
+
+void Controller::send_to_all(const NodeMessage& message) {
+  for (const auto& [id, info] : nodes_) out_.push_back(ToNode{id, message, info.number});
+}
+
+NodeId Controller::node_with(uint16_t number) const {
+  auto it = numbers_.find(number);
+  return it == numbers_.end() ? NodeId{} : it->second;
+}
+
+// ---- Joining ------------------------------------------------------------------------------------
+
+void Controller::on(const NodeJoined& event) {
+  NodeInfo info;
+  info.node = event.node;
+  info.total = info.available = event.total;
+  info.labels = event.labels;
+  info.number = event.number;
+  info.incarnation = event.incarnation ? event.incarnation : static_cast<uint16_t>(boot_);
+  info.hostname = event.hostname;
+  info.address = event.address;
+  info.local = true;
+  add_member(std::move(info));
+}
+
+void Controller::refuse(const NodeJoin& join, StatusCode code, std::string why) {
+  out_.push_back(NodeRefused{join.node, Status(code, std::move(why)), join.number,
+                             join.incarnation});
+}
+
+void Controller::on(const NodeAsks& event) {
+  const NodeJoin& join = event.join;
+  auto member = nodes_.find(join.node);
+  if (closing_) return refuse(join, StatusCode::kDisconnected, "the cluster is ending");
+  if (join.number == 0) {
+    if (member == nodes_.end()) return give_number(join);
+    return refuse(join, StatusCode::kAlreadyExists, "another node of this cluster has this id");
+  }
+  if (member != nodes_.end() && member->second.number == join.number) {
+    out_.push_back(NodeAccepted{join.node, join.number, join.incarnation, true});
+    return;
+  }
+  auto expected = expected_.find(join.number);
+  if (expected == expected_.end() || expected->second.node != join.node ||
+      expected->second.incarnation != join.incarnation) {
+    return refuse(join, StatusCode::kPermissionDenied,
+                  "this life of the node was declared dead, or was never known: it has to start "
+                  "anew");
+  }
+  ResourceMap total = join.total;
+  if (Status valid = validate_resources(total); !valid.is_ok()) {
+    return refuse(join, valid.code(), std::string(valid.message()));
+  }
+  expected_.erase(expected);
+  NodeInfo info;
+  info.node = join.node;
+  info.total = info.available = std::move(total);
+  info.labels = join.labels;
+  info.number = join.number;
+  info.incarnation = join.incarnation;
+  info.hostname = join.hostname;
+  info.address = join.address;
+  out_.push_back(NodeAccepted{join.node, join.number, join.incarnation, true});
+  add_member(std::move(info));
+  take_over(join.node, join);
+}
+
+// A number is a node's for good: it goes out only when no later life can give it out again.
+void Controller::give_number(const NodeJoin& join) {
+  if (join.node.is_nil()) return refuse(join, StatusCode::kInvalidArgument, "a node needs an id");
+  for (const auto& [number, expected] : expected_) {
+    if (expected.node != join.node) continue;
+    if (expected.journal_pending != 0) return;   // the answer is on its way
+    out_.push_back(NodeAccepted{join.node, number, expected.incarnation, false});
+    return;
+  }
+  if (last_number_ == UINT16_MAX) {
+    return refuse(join, StatusCode::kOutOfMemory, "no node numbers are left in this cluster");
+  }
+  const uint16_t number = ++last_number_;
+  ExpectedNode& expected = expected_[number];
+  expected = {join.node, number, static_cast<uint16_t>(boot_), join.hostname, 0, now_};
+  expected.journal_pending =
+      journal({{RecordKind::kNode, "last", wire::encode(number)},
+               {RecordKind::kNode, std::to_string(number), wire::encode(expected)}});
+  wait_for(expected.journal_pending).number = number;
+  // Who takes a number and never comes back leaves nothing behind.
+  set_timer(now_ + 10 * config_.lease_time, Timer::Kind::kNode, number, 0);
+}
+
+void Controller::number_settled(uint16_t number, const Status& status) {
+  auto it = expected_.find(number);
+  if (it == expected_.end()) return;
+  ExpectedNode& expected = it->second;
+  expected.journal_pending = 0;
+  if (status.is_ok()) {
+    out_.push_back(NodeAccepted{expected.node, number, expected.incarnation, false});
+    return;
+  }
+  out_.push_back(NodeRefused{
+      expected.node, Status(status.code(), fmt::format("not stored: {}", status.message())), 0, 0});
+  expected_.erase(it);
+}
+
+void Controller::add_member(NodeInfo info) {
+  info.heard = now_;
+  const NodeId id = info.node;
+  const uint16_t number = info.number;
+  numbers_[number] = id;
+  NodeInfo& node = nodes_[id] = std::move(info);
+  if (!node.local) set_timer(now_ + config_.lease_time, Timer::Kind::kNode, number, 0);
+  for (const auto& [job, job_info] : jobs_) {
+    if (job_info.alive || has_detached_actors(job)) send(id, JobStarted{job, job_info.spec, job_info.driver});
+  }
+  ClusterView view;
+  for (const auto& [other, other_info] : nodes_) view.nodes.push_back(view_of(other_info));
+  send(id, std::move(view));
+  changed(node, false);
+  plan_waiting_groups();
+  place_waiting_actors();
+}
+
+// ---- Leases and deaths --------------------------------------------------------------------------
+
+void Controller::on(const NodeHeartbeat& event) {
+  auto it = nodes_.find(node_with(event.number));
+  if (it == nodes_.end() || it->second.incarnation != event.incarnation) return;
+  it->second.heard = now_;
+  out_.push_back(RenewLease{it->first, event.number, event.incarnation, event.sent_at});
+}
+
+void Controller::review_node(uint16_t number, Time due) {
+  auto member = nodes_.find(node_with(number));
+  if (member == nodes_.end()) {
+    auto expected = expected_.find(number);
+    const bool given_up = expected != expected_.end() && !restoring_ &&
+                          now_ >= expected->second.since + 10 * config_.lease_time;
+    if (!given_up) return;
+    expected_.erase(expected);
+    journal({{RecordKind::kNode, std::to_string(number), std::nullopt}});
+    return;
+  }
+  NodeInfo& node = member->second;
+  if (node.local) return;
+  const Time end = node.heard + config_.lease_time;
+  if (now_ < end || now_ > due + kOwnPause) {
+    set_timer(std::max(end, now_ + (now_ < end ? Time{0} : kHearFirst)), Timer::Kind::kNode,
+              number, 0);
+    return;
+  }
+  node_dead(member->first,
+            {ErrorKind::kNodeDied,
+             fmt::format("node {} ({}) has been silent for {} ms", number, node.hostname,
+                         config_.lease_time / std::chrono::milliseconds(1)),
+             "", {}});
+}
+
+void Controller::on(const NodeLost& event) { node_dead(event.node, event.cause); }
+
+void Controller::node_dead(const NodeId& id, ErrorRecord cause) {
+  auto entry = nodes_.extract(id);
+  if (!entry) return;
+  const NodeInfo& dead = entry.mapped();
+  cause.kind = ErrorKind::kNodeDied;
+  numbers_.erase(dead.number);
+  new_facts_.erase(dead.number);
+  new_loads_.erase(dead.number);
+  out_.push_back(FenceNode{id, dead.number, dead.incarnation, cause});
+  if (!dead.local) journal({{RecordKind::kNode, std::to_string(dead.number), std::nullopt}});
+  open_barrier(dead, cause);
+  drop_clients_of(dead.number, dead.incarnation, cause);
+  lose_groups_on(id);
+  std::vector<ActorId> lost;
+  for (const auto& [actor_id, actor] : actors_) {
+    if (actor.node == id && actor.state != protocol::ActorState::kDead) lost.push_back(actor_id);
+  }
+  for (const ActorId& actor_id : lost) {
+    auto actor = actors_.find(actor_id);
+    const bool still = actor != actors_.end() && actor->second.node == id;
+    if (still && actor->second.state != protocol::ActorState::kDead) {
+      actor_lost(actor_id, actor->second, cause);
+    }
+  }
+  plan_waiting_groups();
+}
+
+void Controller::drop_clients_of(uint16_t number, uint16_t incarnation, const ErrorRecord& cause) {
+  const ProcessId first = make_process(number, incarnation, 0);
+  const ProcessId last = make_process(number, incarnation, UINT32_MAX);
+  std::vector<ProcessId> gone;
+  for (auto it = clients_.lower_bound(first); it != clients_.end() && it->first <= last; ++it) {
+    gone.push_back(it->first);
+  }
+  for (ProcessId process : gone) on(ClientLeft{process, cause});
+}
+
+void Controller::open_barrier(const NodeInfo& dead, const ErrorRecord& cause) {
+  std::vector<uint64_t> waiting;
+  for (const auto& [id, barrier] : barriers_) {
+    if (barrier.awaited.contains(dead.node)) waiting.push_back(id);
+  }
+  const uint64_t id = uint64_t{boot_} << 32 | ++barriers_opened_;
+  Barrier& barrier = barriers_[id];
+  barrier.number = dead.number;
+  barrier.incarnation = dead.incarnation;
+  for (const auto& [node, info] : nodes_) barrier.awaited.insert(node);
+  send_to_all(NodeGone{dead.node, dead.number, dead.incarnation, cause, id});
+  for (uint64_t other : waiting) reach_barrier(other, dead.node);
+  if (barrier.awaited.empty()) barriers_.erase(id);
+}
+
+void Controller::reach_barrier(uint64_t id, const NodeId& node) {
+  auto it = barriers_.find(id);
+  if (it == barriers_.end()) return;
+  it->second.awaited.erase(node);
+  if (!it->second.awaited.empty()) return;
+  const Barrier closed = std::move(it->second);
+  barriers_.erase(it);
+  send_to_all(BarrierClosed{id, closed.number, closed.incarnation});
+}
+
+void Controller::on_report(const NodeId& node, const BarrierReached& report) {
+  reach_barrier(report.barrier, node);
+}
+
+// ---- Views --------------------------------------------------------------------------------------
+
+NodeView Controller::view_of(const NodeInfo& node) {
+  return {node.node, node.number, node.incarnation, node.address, node.hostname, node.total,
+          node.available, node.labels, node.draining};
+}
+
+Time Controller::view_interval() const {
+  return config_.view_interval * std::max<size_t>(1, nodes_.size() / kNodesAtFullPace);
+}
+
+void Controller::changed(const NodeInfo& node, bool load_only) {
+  if (nodes_.size() < 2) return;
+  (load_only ? new_loads_ : new_facts_).insert(node.number);
+  if (std::exchange(view_planned_, true)) return;
+  set_timer(std::max(now_, last_view_ + view_interval()), Timer::Kind::kView, 0, 0);
+}
+
+void Controller::send_views() {
+  view_planned_ = false;
+  last_view_ = now_;
+  ClusterView view;
+  for (uint16_t number : new_facts_) {
+    if (auto it = nodes_.find(node_with(number)); it != nodes_.end()) {
+      view.nodes.push_back(view_of(it->second));
+    }
+  }
+  for (uint16_t number : new_loads_) {
+    auto it = nodes_.find(node_with(number));
+    if (it == nodes_.end() || new_facts_.contains(number)) continue;
+    view.loads.push_back({number, it->second.reported});
+  }
+  new_facts_.clear();
+  new_loads_.clear();
+  if (!view.nodes.empty() || !view.loads.empty()) send_to_all(view);
+}
+
+void Controller::on_report(const NodeId& id, const ReportResources& report) {
+  NodeInfo& node = nodes_.at(id);
+  const bool facts = node.total != report.total || node.draining != report.draining;
+  const bool better = node.total != report.total || (node.draining && !report.draining);
+  node.total = report.total;
+  node.draining = report.draining;
+  node.reported = node.available = report.available;
+  for (const ActorId& actor : node.placing) {
+    if (auto it = actors_.find(actor); it != actors_.end()) {
+      subtract(node.available, creation_request(*it->second.spec));
+    }
+  }
+  changed(node, !facts);
+  if (!better) return;
+  plan_waiting_groups();
+  place_waiting_actors();
+}
+
+void Controller::on(const DrainAsked& event) {
+  auto it = nodes_.find(node_with(event.number));
+  if (it == nodes_.end()) return;
+  it->second.draining = event.drain;
+  send(it->first, DrainNode{event.drain});
+  changed(it->second, false);
+  if (event.drain) return;
+  plan_waiting_groups();
+  place_waiting_actors();
+}
+
+void Controller::on(const ClusterClosing&) { closing_ = true; }
+
+// ---- After a restart ----------------------------------------------------------------------------
+
+void Controller::take_over(const NodeId&, const NodeJoin&) {}
+void Controller::take_over_clients(const NodeJoin&) {}
+void Controller::end_restoring() {}
+
+}  // namespace sheaf::scheduler
