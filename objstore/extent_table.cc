@@ -139,6 +139,34 @@ bool ExtentTable::in_slab(uint64_t offset) const {
          const_cast<ExtentTable*>(this)->slabs_.end();
 }
 
+Result<uint64_t> ExtentTable::object_at(uint64_t offset, uint64_t length,
+                                        uint32_t generation) const {
+  const Status gone(StatusCode::kNotFound, "no object of that generation is there");
+  if (offset < kHeaderBytes) return gone;
+  auto it = extents_.upper_bound(offset - kHeaderBytes);
+  if (it != extents_.begin()) {
+    --it;
+    const auto& [start, extent] = *it;
+    uint64_t inside = offset - start;
+    if (inside < extent.size) {
+      if (extent.generation != generation || !extent.sealed || length > extent.size - inside)
+        return gone;
+      return start;
+    }
+  }
+  auto slab = const_cast<ExtentTable*>(this)->slab_of(offset - kHeaderBytes);
+  if (slab == const_cast<ExtentTable*>(this)->slabs_.end() ||
+      slab->second.generation != generation) {
+    return gone;
+  }
+  uint64_t inside = offset - kHeaderBytes - slab->first;
+  if (!slab->second.seen.contains(static_cast<uint32_t>(inside)) ||
+      length > kSlabBytes - kHeaderBytes - inside) {
+    return gone;
+  }
+  return offset - kHeaderBytes;
+}
+
 ExtentTable::SlabIt ExtentTable::slab_of(uint64_t offset) {
   auto it = slabs_.upper_bound(offset);
   if (it == slabs_.begin()) return slabs_.end();

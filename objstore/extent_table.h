@@ -52,6 +52,9 @@ class ExtentTable {
   size_t reap_slabs(const std::byte* base);
 
   bool in_slab(uint64_t offset) const;
+  // Where the header of the sealed object is in whose payload the range lies. kNotFound: there is
+  // none of that generation.
+  Result<uint64_t> object_at(uint64_t offset, uint64_t length, uint32_t generation) const;
   const ExtentAllocator& allocator() const { return allocator_; }
   size_t extent_count() const { return extents_.size(); }
   size_t slab_count() const { return slabs_.size(); }

@@ -45,14 +45,17 @@ struct Drop {
   std::vector<HoldCount> holds;
   SHEAF_FIELDS(holds)
 };
+// Who keeps the objects of a HandOff while it is under way. kPinned: the sender has a hold until
+// HandOffDone. kCounted: the sender owns them and has counted the receiver's node already.
+// kToOwner: the receiver owns them, and the sender's Drop can only come later.
+enum class HandOffKind : uint8_t { kPinned = 0, kCounted = 1, kToOwner = 2 };
 // A reference to each of `ids` is on its way to `process` of the receiver's node, which holds it
-// from now on. `counted`: the sender owns them and has counted the receiver's node already; else
-// the sender keeps a hold until HandOffDone.
+// from now on.
 struct HandOff {
   ProcessId process = 0;
+  HandOffKind kind = HandOffKind::kPinned;
   std::vector<ObjectId> ids;
-  bool counted = false;
-  SHEAF_FIELDS(process, ids, counted)
+  SHEAF_FIELDS(process, kind, ids)
 };
 struct HandOffDone {
   std::vector<ObjectId> ids;
@@ -61,15 +64,15 @@ struct HandOffDone {
 
 // ---- Values
 
-// To the owner: the bytes were made at the sender's, which keeps them until Release. The first hold
-// is `holder`'s. `contained`: references inside the value. state: kArena, or kSpilled (no locator).
+// To the owner: the bytes were made at the sender's, which keeps them until Release. `holder` gets
+// a hold (0: nobody). `contained`: references inside the value. Generation 0 in `locator`: they are
+// on the sender's disk.
 struct Sealed {
   ObjectId id;
-  ValueState state = ValueState::kArena;
   Locator locator;
   ProcessId holder = 0;
   std::vector<ObjectId> contained;
-  SHEAF_FIELDS(id, state, locator, holder, contained)
+  SHEAF_FIELDS(id, locator, holder, contained)
 };
 // To the owner: publish() of a process that is not of the owner's node.
 struct Published {

@@ -22,7 +22,7 @@ const ObjectTable::Entry* ObjectTable::find(const ObjectId& id) const {
 
 bool ObjectTable::is_unknown(const ObjectId& id) const {
   const Entry* e = find(id);
-  return e != nullptr && !e->known && !e->subscribers.empty();
+  return e != nullptr && !e->known && !e->foreign && !e->subscribers.empty();
 }
 
 // ---- References ---------------------------------------------------------------------------------
@@ -39,7 +39,14 @@ void ObjectTable::consider(const ObjectId& id, Entry& e) {
   fresh_.push_back(id);
 }
 
-void ObjectTable::add_hold(const ObjectId& id, Entry& e, ProcessId process, int32_t delta) {
+void ObjectTable::note_held(const ObjectId& id, Entry& e, Actions& out) {
+  if (e.told_held || is_dead(e)) return;
+  e.told_held = true;
+  out.push_back(HeldAbroad{id});
+}
+
+void ObjectTable::add_hold(const ObjectId& id, Entry& e, ProcessId process, int32_t delta,
+                           Actions& out) {
   ProcessRow* r = row(process);
   if (r != nullptr) {
     auto it = std::find_if(e.holds.begin(), e.holds.end(),
@@ -53,15 +60,16 @@ void ObjectTable::add_hold(const ObjectId& id, Entry& e, ProcessId process, int3
     } else {
       r->holds.insert(id);
     }
+    if (e.foreign) note_held(id, e, out);
   }
   consider(id, e);
 }
 
 void ObjectTable::hold(ProcessId process, std::span<const ObjectId> add,
-                       std::span<const ObjectId> drop) {
+                       std::span<const ObjectId> drop, Actions& out) {
   if (row(process) == nullptr) return;
-  for (const ObjectId& id : add) add_hold(id, entries_[id], process, +1);
-  for (const ObjectId& id : drop) add_hold(id, entries_[id], process, -1);
+  for (const ObjectId& id : add) add_hold(id, entry(id), process, +1, out);
+  for (const ObjectId& id : drop) add_hold(id, entry(id), process, -1, out);
 }
 
 bool ObjectTable::quiesce(Actions& out) {
@@ -72,9 +80,11 @@ bool ObjectTable::quiesce(Actions& out) {
 
 void ObjectTable::collect(const ObjectId& id, Actions& out) {
   Entry* e = find_mutable(id);
-  SHEAF_CHECK(e != nullptr && e->candidate);  // only collect() erases, and it takes the mark away
+  SHEAF_CHECK(e != nullptr && e->candidate);  // only who finds no mark, or takes it away, erases
+  if (frozen_ && !e->foreign) return frozen_candidates_.push_back(id);
   e->candidate = false;
   if (!is_dead(*e)) return;
+  if (e->foreign) return collect_foreign(id, *e, out);
   if (e->known) {
     drop_value(id, *e, out);
     answer_error(id, *e, LossCause::kFreed, out);
@@ -97,19 +107,34 @@ bool ObjectTable::take_value(const ObjectId& id, Entry& e, std::span<const Objec
     if (!e.replaceable) return false;
     drop_value(id, e, out);
   }
+  contain(e, id, contained, out);
+  return true;
+}
+
+void ObjectTable::contain(Entry& e, const ObjectId& id, std::span<const ObjectId> contained,
+                          Actions& out) {
   for (const ObjectId& inner : contained) {
     if (inner == id) continue;
-    ++entries_[inner].containers;
+    Entry& c = entry(inner);
+    ++c.containers;
+    if (c.foreign) note_held(inner, c, out);
     e.contained.push_back(inner);
   }
-  return true;
 }
 
 void ObjectTable::seal(ProcessId sender, const ObjectId& id, const Locator& locator,
                        ProcessId holder, std::span<const ObjectId> contained, Actions& out) {
-  Entry& e = entries_[id];
-  add_hold(id, e, holder == kNoProcess ? sender : holder, +1);
+  Entry& e = entry(id);
+  if (holder == kNoProcess) holder = sender;
+  if (e.foreign) {
+    ++e.kept;
+    bool remote = holder >> 32 != 0 && holder >> 32 != self_ >> 32;
+    out.push_back(SealedAbroad{id, remote ? holder : kNoProcess,
+                               {contained.begin(), contained.end()}});
+  }
+  add_hold(id, e, holder, +1, out);
   if (!take_value(id, e, contained, out)) {
+    if (e.foreign && e.contained.empty()) contain(e, id, contained, out);
     out.push_back(FreeExtent{locator});
     return;
   }
@@ -124,12 +149,12 @@ void ObjectTable::publish(ProcessId sender, const ObjectId& id, ValueState state
                           std::span<const ObjectId> contained, Actions& out) {
   ProcessRow* r = row(sender);
   if (r == nullptr) return;
-  Entry& e = entries_[id];
+  Entry& e = entry(id);
   e.known = true;
   if (std::find(e.publishers.begin(), e.publishers.end(), sender) == e.publishers.end()) {
     e.publishers.push_back(sender);
     if (e.state == ValueState::kPending) r->interests.insert(id);
-    add_hold(id, e, sender, +1);
+    add_hold(id, e, sender, +1, out);
   }
   if (state == ValueState::kPending || !take_value(id, e, contained, out)) return;
   SHEAF_CHECK(state == ValueState::kInline || state == ValueState::kError);
@@ -142,17 +167,19 @@ void ObjectTable::publish(ProcessId sender, const ObjectId& id, ValueState state
 void ObjectTable::free(std::span<const ObjectId> ids, Actions& out) {
   for (const ObjectId& id : ids) {
     Entry* e = find_mutable(id);
-    if (e != nullptr && e->known && e->state != ValueState::kError)
+    if (e != nullptr && e->known && !e->foreign && e->state != ValueState::kError)
       lose(id, *e, LossCause::kFreed, out);
   }
 }
 
 // Back to "no value yet": storage and contained references are given up.
 void ObjectTable::drop_value(const ObjectId& id, Entry& e, Actions& out) {
-  if (e.state == ValueState::kArena) {
+  if (e.in_arena()) {
     lru_.erase(e.lru);
     out.push_back(FreeExtent{e.locator});
   }
+  if (std::exchange(e.has_copies, false)) out.push_back(ValueGone{id});
+  e.elsewhere = false;
   if (e.spill.file != 0) out.push_back(DeleteSpill{std::exchange(e.spill, {})});
   if (std::exchange(e.maker_told, false)) {
     if (ProcessRow* r = row(id.process())) r->interests.erase(id);
@@ -171,12 +198,13 @@ void ObjectTable::drop_value(const ObjectId& id, Entry& e, Actions& out) {
 }
 
 void ObjectTable::lose(const ObjectId& id, Entry& e, LossCause cause, Actions& out) {
+  if (e.foreign) return lose_copy(id, e, cause == LossCause::kCorrupt, out);
   drop_value(id, e, out);
   e.state = ValueState::kError;
   e.bytes = encode_error_(cause, id);
   e.size = e.bytes.size();
   e.known = true;
-  e.replaceable = cause == LossCause::kCorrupt;
+  e.replaceable = cause == LossCause::kCorrupt || cause == LossCause::kNodeDied;
   resolve(id, e, out);
 }
 
@@ -187,8 +215,9 @@ void ObjectTable::subscribe(ProcessId process, std::span<const ObjectId> ids, bo
   ProcessRow* r = row(process);
   if (r == nullptr) return;
   for (const ObjectId& id : ids) {
-    Entry& e = entries_[id];
+    Entry& e = entry(id);
     if (try_answer(id, e, {process, restore}, out)) continue;
+    if (e.foreign && e.state == ValueState::kPending) out.push_back(FetchValue{id});
     auto same = [&](const Entry::Subscriber& s) { return s.process == process; };
     auto it = std::find_if(e.subscribers.begin(), e.subscribers.end(), same);
     if (it == e.subscribers.end()) {
@@ -207,7 +236,11 @@ bool ObjectTable::try_answer(const ObjectId& id, Entry& e, Entry::Subscriber to,
     e.restoring = true;
     return false;
   }
-  if (e.state == ValueState::kArena) {
+  if (e.elsewhere && number_of(to.process) != number_of(kDaemonProcess)) {
+    out.push_back(FetchValue{id});
+    return false;
+  }
+  if (e.in_arena()) {
     lru_.splice(lru_.end(), lru_, e.lru);
     e.wanted = e.spilling;
   }

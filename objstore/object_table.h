@@ -6,7 +6,8 @@
 // is answered once, and can be made again. Hold counts are signed: messages of different processes
 // may arrive in any order. An entry lives until each of its counts is back at zero. An object whose
 // bytes were lost is its maker's to make again (the process its id names): others wait until it has
-// sealed it once more or published an error. Owned by the daemon's control loop.
+// sealed it once more or published an error. Objects whose ids other nodes made ("foreign") are
+// entries too; see node_table.h. Owned by the daemon's control loop.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,7 @@
 
 #include "core/ids.h"
 #include "objstore/locator.h"
+#include "objstore/node_objects.h"
 
 namespace sheaf::objstore {
 
@@ -64,15 +66,47 @@ struct TryEvict { ObjectId id; Locator locator; };
 // Answered by restored or restore_failed.
 struct StartRestore { ObjectId id; SpillPlace place; };
 struct DeleteSpill { SpillPlace place; };
+
+// For NodeTable::digest(), which turns them into those below.
+// A foreign object has its first hold or container here, or has lost its last.
+struct HeldAbroad { ObjectId id; };
+struct DroppedAbroad { ObjectId id; };
+// Somebody here waits for a value that is not here.
+struct FetchValue { ObjectId id; };
+// A foreign object was sealed here; `holder` is of another node, or 0.
+struct SealedAbroad { ObjectId id; ProcessId holder; std::vector<ObjectId> contained; };
+// The value of an object of ours that other nodes have, too, is given up.
+struct ValueGone { ObjectId id; };
+// The bytes of a foreign object are not here any more.
+struct CopyDropped { ObjectId id; bool corrupt; };
+
+// What NodeTable asks for.
+struct Tell { ProcessId to; ObjectMessage message; };
+// Answered by NodeTable::pulled.
+struct StartPull { ObjectId id; ProcessId from; Locator locator; };
+// Call NodeTable::retry after a pause that grows with `attempt`.
+struct RetryLater { ObjectId id; uint32_t attempt; };
+struct BarrierReached { uint64_t barrier; };
+struct ForwardReady { ProcessId to; };
+// Something is to be told to a node that was never up. Call NodeTable::peer_awaited_in_vain when
+// that has not changed after a while.
+struct PeerAwaited { ProcessId daemon; };
+// What became of an action that digest() has seen.
+struct Digested {};
+
 using Action =
-    std::variant<NotifyReady, FreeExtent, StartSpill, TryEvict, StartRestore, DeleteSpill>;
+    std::variant<NotifyReady, FreeExtent, StartSpill, TryEvict, StartRestore, DeleteSpill,
+                 HeldAbroad, DroppedAbroad, FetchValue, SealedAbroad, ValueGone, CopyDropped,
+                 Tell, StartPull, RetryLater, BarrierReached, ForwardReady, PeerAwaited, Digested>;
 using Actions = std::vector<Action>;
 
 class ObjectTable {
  public:
   // What subscribers get as `bytes` of an object lost for `cause`. Must be a pure function.
   using EncodeError = std::function<std::string(LossCause cause, const ObjectId& id)>;
-  explicit ObjectTable(EncodeError encode_error) : encode_error_(std::move(encode_error)) {}
+  // `self`: this daemon as other nodes see it; objects of other homes are foreign. 0: none are.
+  explicit ObjectTable(EncodeError encode_error, ProcessId self = kNoProcess)
+      : encode_error_(std::move(encode_error)), self_(self) {}
 
   // ---- Processes. kDaemonProcess is always there. Holds on behalf of one that is not are ignored.
   void process_joined(ProcessId process) { processes_[process]; }
@@ -93,7 +127,8 @@ class ObjectTable {
   void free(std::span<const ObjectId> ids, Actions& out);
 
   // ---- References
-  void hold(ProcessId process, std::span<const ObjectId> add, std::span<const ObjectId> drop);
+  void hold(ProcessId process, std::span<const ObjectId> add, std::span<const ObjectId> drop,
+            Actions& out);
   void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, Actions& out);
   // A subscriber waits for an object that nothing is known of.
   bool is_unknown(const ObjectId& id) const;
@@ -108,7 +143,10 @@ class ObjectTable {
   // `bytes_needed` are on their way. Returns the bytes chosen now (StartSpill or TryEvict for
   // each).
   using MaySpill = std::function<bool(const ObjectId& id, const Locator& locator)>;
-  uint64_t on_pressure(uint64_t bytes_needed, const MaySpill& may_spill, Actions& out);
+  // Foreign copies that nobody asked this node to keep are not spilled, but evicted; with
+  // `only_copies` nothing else is chosen.
+  uint64_t on_pressure(uint64_t bytes_needed, const MaySpill& may_spill, bool only_copies,
+                       Actions& out);
   // The bytes are on disk as well. True: try to evict it now. False: it is gone, or was asked for
   // in the meantime.
   bool spill_written(const ObjectId& id, const Locator& locator, const SpillPlace& place,
@@ -120,6 +158,41 @@ class ObjectTable {
   // kCorrupt: the object is lost. kStoreFull: its subscribers are told, and may ask again.
   void restore_failed(const ObjectId& id, const SpillPlace& from, LossCause cause, Actions& out);
 
+  // ---- Other nodes; called by NodeTable
+  bool is_foreign(const ObjectId& id) const {
+    return self_ != kNoProcess && id.hi >> 32 != self_ >> 32 && !adopted_.contains(id.hi >> 32);
+  }
+  // While frozen nothing of ours is freed.
+  void freeze() { frozen_ = true; }
+  void thaw();
+  // The owner has counted this node for a reference to a foreign object that is on its way here.
+  void counted(const ObjectId& id);
+  // The counts that `process` sent by number.
+  void drop_holds(ProcessId process, const ObjectId& id, uint32_t count, Actions& out);
+  // Ours: another node has sealed it. False: it has a value already.
+  bool sealed_elsewhere(const ObjectId& id, const Locator& locator,
+                        std::span<const ObjectId> contained, Actions& out);
+  // Ours, and its bytes are elsewhere: at another place now, or nowhere any more.
+  void moved_elsewhere(const ObjectId& id, const Locator& locator, Actions& out);
+  void lost_elsewhere(const ObjectId& id, LossCause cause, Actions& out);
+  void mark_copies(const ObjectId& id, bool any);
+  // The bytes have been fetched to `to`. False: nobody waits for them any more, or they are here.
+  bool fetched(const ObjectId& id, const Locator& to, Actions& out);
+  void fetched_inline(const ObjectId& id, std::string bytes, Actions& out);
+  // What everybody who waits for a value that is not here is told. kPending: and goes on waiting.
+  void answer_waiting(const ObjectId& id, const ObjectEvent& event, Actions& out);
+  // Foreign. The owner wants `delta` more (fewer) copies kept here. False: the bytes are not here.
+  bool keep(const ObjectId& id, int delta);
+  // Foreign: the owner says that its value is gone.
+  void forget_copy(const ObjectId& id, Actions& out);
+  // Ours: references inside its value that this node did not know of.
+  void contains_too(const ObjectId& id, std::span<const ObjectId> contained, Actions& out);
+  // All objects of that home are ours from now on.
+  void adopt(ProcessId home);
+  bool is_adopted(const ObjectId& id) const { return adopted_.contains(id.hi >> 32); }
+  // Adopted objects that nobody has a value of.
+  void lose_adopted(ProcessId home, Actions& out);
+
   // ---- Questions
   struct Entry {
     ValueState state = ValueState::kPending;
@@ -130,6 +203,11 @@ class ObjectTable {
     bool restoring = false;
     bool replaceable = false;    // lost to corruption: a new value is welcome
     bool maker_told = false;     // while replaceable: its maker is asked to make it again
+    bool foreign = false;        // another node owns it
+    bool told_held = false;      // foreign: HeldAbroad went out and DroppedAbroad did not
+    bool elsewhere = false;      // ours, kArena: `locator` is on another node
+    bool has_copies = false;     // ours: NodeTable knows of bytes on other nodes
+    uint32_t kept = 0;           // foreign: the owner counts on the bytes here
     uint32_t containers = 0;     // live objects that contain this one
     uint64_t size = 0;
     std::string bytes;
@@ -140,7 +218,8 @@ class ObjectTable {
     std::vector<ProcessId> publishers;
     struct Subscriber { ProcessId process; bool restore; };
     std::vector<Subscriber> subscribers;
-    std::list<ObjectId>::iterator lru;                   // valid while state == kArena
+    std::list<ObjectId>::iterator lru;      // valid while state == kArena and not elsewhere
+    bool in_arena() const { return state == ValueState::kArena && !elsewhere; }
   };
   // Nothing when unknown. Valid until the next call.
   const Entry* find(const ObjectId& id) const;
@@ -154,7 +233,17 @@ class ObjectTable {
   };
   ProcessRow* row(ProcessId process);
   Entry* find_mutable(const ObjectId& id);
-  void add_hold(const ObjectId& id, Entry& e, ProcessId process, int32_t delta);
+  Entry& entry(const ObjectId& id) {
+    auto [it, fresh] = entries_.try_emplace(id);
+    if (fresh && self_ != kNoProcess) it->second.foreign = is_foreign(id);
+    return it->second;
+  }
+  void add_hold(const ObjectId& id, Entry& e, ProcessId process, int32_t delta, Actions& out);
+  static void note_held(const ObjectId& id, Entry& e, Actions& out);
+  void contain(Entry& e, const ObjectId& id, std::span<const ObjectId> contained, Actions& out);
+  void collect_foreign(const ObjectId& id, Entry& e, Actions& out);
+  void lose_copy(const ObjectId& id, Entry& e, bool corrupt, Actions& out);
+  void erase_if_idle(const ObjectId& id, Entry& e);
   static bool is_dead(const Entry& e);
   void consider(const ObjectId& id, Entry& e);
   bool take_value(const ObjectId& id, Entry& e, std::span<const ObjectId> contained, Actions& out);
@@ -168,10 +257,14 @@ class ObjectTable {
   void collect(const ObjectId& id, Actions& out);
 
   EncodeError encode_error_;
+  ProcessId self_;
+  bool frozen_ = false;
+  std::unordered_set<uint64_t> adopted_;        // homes of the dead, as id.hi >> 32
   std::unordered_map<ObjectId, Entry> entries_;
   std::unordered_map<ProcessId, ProcessRow> processes_{{kDaemonProcess, {}}};
   std::list<ObjectId> lru_;                     // objects in the arena, least recently used first
   std::vector<ObjectId> fresh_, aged_;  // candidates of this drain round and of the one before
+  std::vector<ObjectId> frozen_candidates_;     // seen while frozen
 };
 
 }  // namespace sheaf::objstore

@@ -4,14 +4,16 @@
 
 namespace sheaf::objstore {
 
-uint64_t ObjectTable::on_pressure(uint64_t bytes_needed, const MaySpill& may_spill, Actions& out) {
+uint64_t ObjectTable::on_pressure(uint64_t bytes_needed, const MaySpill& may_spill,
+                                  bool only_copies, Actions& out) {
   uint64_t chosen = 0;
   for (const ObjectId& id : lru_) {
     if (chosen >= bytes_needed) break;
     Entry& e = entries_.at(id);
-    if (e.spilling || !may_spill(id, e.locator)) continue;
+    bool copy = e.foreign && e.kept == 0;
+    if (e.spilling || (only_copies && !copy) || !may_spill(id, e.locator)) continue;
     chosen += kHeaderBytes + e.size;
-    if (e.spill.file != 0) {
+    if (e.spill.file != 0 || copy) {
       out.push_back(TryEvict{id, e.locator});
     } else {
       e.spilling = true;
@@ -40,7 +42,11 @@ void ObjectTable::spill_failed(const ObjectId& id, const Locator& locator) {
 
 void ObjectTable::evicted(const ObjectId& id, Actions& out) {
   Entry* e = find_mutable(id);
-  SHEAF_CHECK(e != nullptr && e->state == ValueState::kArena && e->spill.file != 0);
+  SHEAF_CHECK(e != nullptr && e->in_arena());
+  if (e->spill.file == 0) {
+    SHEAF_CHECK(e->foreign && e->kept == 0);
+    return lose_copy(id, *e, false, out);
+  }
   lru_.erase(e->lru);
   e->state = ValueState::kSpilled;
   out.push_back(FreeExtent{std::exchange(e->locator, {})});

@@ -18,12 +18,17 @@ constexpr std::chrono::milliseconds kPinPollIdle{200};
 
 Store::Store(StoreOptions options)
     : options_(std::move(options)), base_(options_.arena->write_base()),
-      extents_(options_.arena->bytes(), options_.node), table_(options_.encode_error) {}
+      extents_(options_.arena->bytes(), options_.node),
+      nodes_(options_.encode_error, options_.daemon), table_(nodes_.table()) {}
 
 Result<std::unique_ptr<Store>> Store::create(StoreOptions options) {
   if (options.arena == nullptr || !options.notify || !options.space_ready ||
       !options.encode_error) {
     return Status(StatusCode::kInvalidArgument, "the store needs an arena and its callbacks");
+  }
+  if (options.daemon != kNoProcess && (node_of(options.daemon) != options.node ||
+                                       !options.tell || !options.pull)) {
+    return Status(StatusCode::kInvalidArgument, "a store among others must be able to reach them");
   }
   std::unique_ptr<Store> store(new Store(std::move(options)));
   if (!store->options_.spill_directory.empty()) {
@@ -41,8 +46,11 @@ Store::~Store() { (void)close().is_ok(); }
 
 Status Store::close() {
   for (const Waiting& w : std::exchange(waiting_, {})) {
-    if (w.kind != WaitKind::kRestore)
+    if (w.kind == WaitKind::kExtent || w.kind == WaitKind::kSlab)
       fail_waiting(w, StatusCode::kCancelled, "the object store closes");
+  }
+  for (auto& [id, pull] : std::exchange(pulls_, {})) {
+    if (options_.cancel_pull) options_.cancel_pull(pull);
   }
   return spill_ ? spill_->close() : Status::ok();
 }
@@ -77,6 +85,8 @@ Status Store::seal(ProcessId process, const ObjectId& id, const Locator& locator
   SHEAF_TRY(extents_.seal(process, locator));
   Actions actions;
   table_.seal(process, id, locator, holder, contained, actions);
+  if (nodes_.is_remote(holder) && !table_.is_foreign(id))
+    nodes_.hold(process, holder, {&id, 1}, {}, actions);
   perform(actions);
   return {};
 }
@@ -89,32 +99,37 @@ Status Store::publish(ProcessId process, const ObjectId& id, ValueState state, s
                   "an object is published as pending, inline or error");
   }
   Actions actions;
-  table_.publish(process, id, state, std::move(bytes), contained, actions);
+  nodes_.publish(process, id, state, std::move(bytes), contained, actions);
   perform(actions);
   return {};
 }
 
 void Store::hold(ProcessId process, ProcessId on_behalf_of, std::span<const ObjectId> add,
                  std::span<const ObjectId> drop) {
-  table_.hold(on_behalf_of == kNoProcess ? process : on_behalf_of, add, drop);
+  Actions actions;
+  nodes_.hold(process, on_behalf_of, add, drop, actions);
+  if (!actions.empty()) perform(actions);
 }
 
 void Store::subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore,
-                      TimePoint now, std::span<const Locator>) {
+                      TimePoint now, std::span<const Locator> where) {
   now_ = now;
   Actions actions;
+  for (size_t i = 0; i < std::min(ids.size(), where.size()); ++i) nodes_.hint(ids[i], where[i]);
   table_.subscribe(process, ids, restore, actions);
-  for (const ObjectId& id : ids) {
-    if (!table_.is_unknown(id)) continue;
-    bool creator_lives = table_.is_live(id.process());
-    unknown_.emplace(now + (creator_lives ? options_.unknown_grace : kDeadCreatorGrace), id);
-  }
+  for (const ObjectId& id : ids) note_unknown(id);
   perform(actions);
+}
+
+void Store::note_unknown(const ObjectId& id) {
+  if (!table_.is_unknown(id)) return;
+  bool creator_lives = table_.is_live(id.process());
+  unknown_.emplace(now_ + (creator_lives ? options_.unknown_grace : kDeadCreatorGrace), id);
 }
 
 void Store::free(std::span<const ObjectId> ids) {
   Actions actions;
-  table_.free(ids, actions);
+  nodes_.free(ids, actions);
   perform(actions);
 }
 
@@ -129,8 +144,10 @@ void Store::expire_unknown() {
   Actions actions;
   while (!unknown_.empty() && unknown_.begin()->first <= now_) {
     ObjectId id = unknown_.extract(unknown_.begin()).mapped();
-    table_.fail_unknown(
-        id, table_.is_live(id.process()) ? LossCause::kUnknown : LossCause::kOwnerDied, actions);
+    LossCause cause = table_.is_live(id.process())   ? LossCause::kUnknown
+                      : table_.is_adopted(id) ? LossCause::kNodeDied
+                                              : LossCause::kOwnerDied;
+    table_.fail_unknown(id, cause, actions);
   }
   perform(actions);
 }
@@ -138,6 +155,7 @@ void Store::expire_unknown() {
 // ---- The loop -----------------------------------------------------------------------------------
 
 void Store::perform(Actions& actions) {
+  nodes_.digest(actions);
   for (Action& action : actions) {
     if (auto* ready = std::get_if<NotifyReady>(&action)) {
       options_.notify(ready->process, ready->event);
@@ -151,6 +169,8 @@ void Store::perform(Actions& actions) {
       start_restore(*restore);
     } else if (auto* gone = std::get_if<DeleteSpill>(&action)) {
       spill_->remove(gone->place);
+    } else {
+      perform_remote(action);
     }
   }
   actions.clear();
@@ -162,6 +182,7 @@ void Store::poll(TimePoint now) {
   if (spill_) spill_->poll();
   sweep();
   expire_unknown();
+  poll_nodes();
   serve_waiting();
 }
 
@@ -172,6 +193,8 @@ std::optional<TimePoint> Store::next_wakeup(TimePoint now) const {
   for (const Waiting& w : waiting_) no_later_than(w.deadline);
   if (!doomed_.empty()) no_later_than(now + kPinPollIdle);
   if (!unknown_.empty()) no_later_than(unknown_.begin()->first);
+  if (!retries_.empty()) no_later_than(retries_.begin()->first);
+  if (!awaited_.empty()) no_later_than(awaited_.begin()->first);
   return due;
 }
 
@@ -189,7 +212,7 @@ std::vector<Store::ObjectInfo> Store::list_objects(size_t limit) const {
   for (const auto& [id, e] : table_.entries()) {
     if (list.size() == limit) break;
     if (!e.known) continue;
-    bool in_arena = e.state == ValueState::kArena;
+    bool in_arena = e.in_arena();
     list.push_back({id, e.state, e.size, in_arena && pinned.contains(e.locator.offset),
                     e.spill.file != 0, e.containers, e.holds});
   }
@@ -220,7 +243,8 @@ Store::Metrics Store::metrics() const {
   m.largest_free_bytes = extents_.allocator().largest_free_bytes();
   for (const auto& [id, e] : table_.entries()) {
     m.objects += e.known;
-    m.objects_in_arena += e.state == ValueState::kArena;
+    m.objects_in_arena += e.in_arena();
+    m.copies += e.foreign && e.kept == 0 && e.in_arena();
     m.objects_spilled += e.state == ValueState::kSpilled;
   }
   m.slabs = extents_.slab_count();
@@ -229,6 +253,9 @@ Store::Metrics Store::metrics() const {
   m.spilled_bytes_total = spilled_bytes_total_;
   m.restored_bytes_total = restored_bytes_total_;
   m.spill_failures_total = spill_failures_total_;
+  m.pulls_total = pulls_total_;
+  m.pulled_bytes_total = pulled_bytes_total_;
+  m.pull_failures_total = pull_failures_total_;
   if (spill_) {
     m.spill_files = spill_->file_count();
     m.disk_bytes = spill_->bytes_on_disk();

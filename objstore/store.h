@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -25,6 +26,7 @@
 #include "objstore/arena.h"
 #include "objstore/extent_table.h"
 #include "objstore/node_objects.h"
+#include "objstore/node_table.h"
 #include "objstore/object_table.h"
 #include "objstore/pins.h"
 #include "objstore/spill.h"
@@ -160,21 +162,26 @@ class Store : public transport::RangeGuard {
     uint64_t waiting_allocations = 0, awaiting_unpin = 0;
     uint64_t spilled_bytes_total = 0, restored_bytes_total = 0, spill_failures_total = 0;
     uint64_t spill_files = 0, disk_bytes = 0;
+    uint64_t pulls_total = 0, pulled_bytes_total = 0, pull_failures_total = 0;
+    uint64_t copies = 0;                        // bytes of other nodes' objects, by object
   };
   Metrics metrics() const;
+  const NodeTable& nodes() const { return nodes_; }
   // "need 4.0 MiB, used 60.0 MiB of 64.0 MiB; pinned: process 7 (3 objects, 48.0 MiB)"
   std::string describe_usage(uint64_t needed_bytes) const;
 
  private:
-  enum class WaitKind : uint8_t { kExtent, kSlab, kRestore };
+  enum class WaitKind : uint8_t { kExtent, kSlab, kRestore, kPull };
   struct Waiting {
     WaitKind kind;
     ProcessId process;
     uint64_t request;
     uint64_t payload_bytes;
     TimePoint deadline;
-    ObjectId id{};          // kRestore
+    ObjectId id{};          // kRestore, kPull
     SpillPlace place{};     // kRestore
+    ProcessId from = 0;     // kPull
+    Locator remote{};       // kPull
     uint64_t bytes() const {
       return kind == WaitKind::kSlab ? kSlabBytes : kHeaderBytes + payload_bytes;
     }
@@ -182,12 +189,22 @@ class Store : public transport::RangeGuard {
   explicit Store(StoreOptions options);
 
   void perform(Actions& actions);
+  void note_unknown(const ObjectId& id);
+  void poll_nodes();
   bool try_release(const Locator& locator);
   void start_spill(const StartSpill& action);
   void spill_done(const ObjectId& id, const Locator& locator, const Result<SpillPlace>& place);
   void try_evict(const ObjectId& id, const Locator& locator);
   void start_restore(const StartRestore& action);
   void read_back(const Waiting& w, const Locator& locator);
+  void start_pull(const StartPull& action);
+  void pull_into(const Waiting& w, const Locator& locator);
+  void pull_done(const ObjectId& id, const Locator& locator, const Status& status);
+  void perform_remote(Action& action);
+  // Somebody reads or writes there: another node, or an I/O thread.
+  bool is_busy(uint64_t offset) const {
+    return io_offsets_.contains(offset) || readers_.contains(offset);
+  }
   void fail_waiting(const Waiting& w, StatusCode code, const std::string& why);
 
   std::optional<Locator> try_place(const Waiting& w);
@@ -202,12 +219,17 @@ class Store : public transport::RangeGuard {
   StoreOptions options_;
   std::byte* base_;
   ExtentTable extents_;
-  ObjectTable table_;
+  NodeTable nodes_;
+  ObjectTable& table_;                                           // of nodes_
   PinRegistry pins_;
   std::unique_ptr<SpillFiles> spill_;
   std::deque<Waiting> waiting_;                                  // first come, first served
   std::vector<Locator> doomed_;  // freed, but still pinned or under I/O
-  std::unordered_set<uint64_t> io_offsets_;  // objects that I/O threads read or write
+  std::unordered_set<uint64_t> io_offsets_;  // objects that I/O threads or pulls read or write
+  std::unordered_map<uint64_t, uint32_t> readers_;   // objects that other nodes read, and how many
+  std::unordered_map<ObjectId, transport::PullId> pulls_;
+  std::multimap<TimePoint, ObjectId> retries_;       // of fetches
+  std::multimap<TimePoint, ProcessId> awaited_;      // peers that were never up
   std::multimap<TimePoint, ObjectId> unknown_;  // subscriptions to objects nobody knows of
   TimePoint now_{};                                              // of the latest call that had one
   bool poll_soon_ = false;  // room was made, and somebody waits for it
@@ -215,6 +237,7 @@ class Store : public transport::RangeGuard {
   std::string trouble_;  // why the last spill or growth failed
   uint64_t spilling_bytes_ = 0;
   uint64_t spilled_bytes_total_ = 0, restored_bytes_total_ = 0, spill_failures_total_ = 0;
+  uint64_t pulls_total_ = 0, pulled_bytes_total_ = 0, pull_failures_total_ = 0;
 };
 
 }  // namespace sheaf::objstore

@@ -71,15 +71,17 @@ std::optional<Result<Locator>> Store::place_or_wait(const Waiting& w) {
 // Starts to spill what lies longest unused, as far as that is not under way already. Whole extents
 // first: objects in slabs give their room back only together.
 void Store::make_space(uint64_t bytes_needed) {
-  if (!spill_ || now_ < spill_retry_at_ || spilling_bytes_ >= bytes_needed) return;
+  if (spilling_bytes_ >= bytes_needed) return;
+  bool only_copies = !spill_ || now_ < spill_retry_at_;   // what other nodes have, too
+  if (only_copies && options_.daemon == kNoProcess) return;
   bytes_needed -= spilling_bytes_;
   std::unordered_set<uint64_t> pinned = pinned_offsets();
   Actions actions;
   auto pass = [&](bool slabs) {
     return table_.on_pressure(bytes_needed, [&](const ObjectId&, const Locator& locator) {
-      return !pinned.contains(locator.offset) && !io_offsets_.contains(locator.offset) &&
+      return !pinned.contains(locator.offset) && !is_busy(locator.offset) &&
              extents_.in_slab(locator.offset) == slabs;
-    }, actions);
+    }, only_copies, actions);
   };
   uint64_t chosen = pass(false);
   if (chosen < bytes_needed) {
@@ -99,6 +101,7 @@ void Store::serve_waiting() {
     if (w.bytes() < smallest_refused) locator = try_place(w);
     if (locator) {
       if (w.kind == WaitKind::kRestore) read_back(w, *locator);
+      else if (w.kind == WaitKind::kPull) pull_into(w, *locator);
       else options_.space_ready(w.process, w.request, *locator);
       continue;
     }
@@ -117,11 +120,15 @@ void Store::serve_waiting() {
 }
 
 void Store::fail_waiting(const Waiting& w, StatusCode code, const std::string& why) {
-  if (w.kind != WaitKind::kRestore) {
+  if (w.kind == WaitKind::kExtent || w.kind == WaitKind::kSlab) {
     options_.space_ready(w.process, w.request, Status(code, why));
     return;
   }
   Actions actions;
+  if (w.kind == WaitKind::kPull) {
+    nodes_.pulled(w.id, Status(StatusCode::kOutOfMemory, why), {}, actions);
+    return perform(actions);
+  }
   table_.restore_failed(w.id, w.place, LossCause::kStoreFull, actions);
   perform(actions);
 }
@@ -129,7 +136,7 @@ void Store::fail_waiting(const Waiting& w, StatusCode code, const std::string& w
 // ---- Giving memory back -------------------------------------------------------------------------
 
 bool Store::try_release(const Locator& locator) {
-  if (io_offsets_.contains(locator.offset)) return false;
+  if (is_busy(locator.offset)) return false;
   if (!pins_.try_invalidate(base_, locator.offset)) return false;
   extents_.release(locator);
   poll_soon_ = true;
@@ -179,15 +186,17 @@ void Store::spill_done(const ObjectId& id, const Locator& locator,
 
 // The object stays readable until this instant; a reader who came in time keeps it in the arena.
 void Store::try_evict(const ObjectId& id, const Locator& locator) {
-  if (io_offsets_.contains(locator.offset) || !pins_.try_invalidate(base_, locator.offset)) return;
+  if (is_busy(locator.offset) || !pins_.try_invalidate(base_, locator.offset)) return;
   Actions actions;
   table_.evicted(id, actions);
   perform(actions);
 }
 
 void Store::start_restore(const StartRestore& action) {
-  Waiting w{WaitKind::kRestore,         kDaemonProcess, 0,           action.place.length,
-            now_ + options_.space_wait, action.id,      action.place};
+  Waiting w{WaitKind::kRestore, kDaemonProcess, 0, action.place.length,
+            now_ + options_.space_wait};
+  w.id = action.id;
+  w.place = action.place;
   std::optional<Result<Locator>> answer = place_or_wait(w);
   if (!answer) return;
   if (*answer) read_back(w, **answer);

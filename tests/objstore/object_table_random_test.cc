@@ -129,15 +129,16 @@ class World {
     publish(p, id, false, {});
   }
   void hand_over(ProcessId from, ProcessId to, ObjectId id) {
-    if (!careless_) send(from, [=, this] { act([&] { table_.hold(to, std::vector{id}, {}); }); });
+    if (!careless_)
+      send(from, [=, this] { act([&] { table_.hold(to, std::vector{id}, {}, out_); }); });
     ++clients_[to].holds[id];
     if (careless_)
-      late_.push_back([=, this] { act([&] { table_.hold(to, std::vector{id}, {}); }); });
+      late_.push_back([=, this] { act([&] { table_.hold(to, std::vector{id}, {}, out_); }); });
   }
   void drop(ProcessId p, ObjectId id) {
     auto it = clients_[p].holds.find(id);
     if (--it->second == 0) clients_[p].holds.erase(it);
-    send(p, [=, this] { act([&] { table_.hold(p, {}, std::vector{id}); }); });
+    send(p, [=, this] { act([&] { table_.hold(p, {}, std::vector{id}, out_); }); });
   }
   void subscribe(ProcessId p, ObjectId id) {
     Waits& w = waits_[{p, id}];
@@ -178,7 +179,8 @@ class World {
   void disk_event() {
     if (chance(50)) {
       act([&] {
-        table_.on_pressure(300, [&](const ObjectId&, const Locator&) { return chance(70); }, out_);
+        table_.on_pressure(300, [&](const ObjectId&, const Locator&) { return chance(70); }, false,
+                           out_);
       });
     }
     if (disk_jobs_.empty()) return;

@@ -44,8 +44,8 @@ class ObjectTableTest : public testing::Test {
                std::vector<ObjectId> inner = {}) {
     table.publish(sender, id(n), state, std::move(bytes), inner, out);
   }
-  void add(ProcessId p, uint64_t n) { table.hold(p, std::vector{id(n)}, {}); }
-  void drop(ProcessId p, uint64_t n) { table.hold(p, {}, std::vector{id(n)}); }
+  void add(ProcessId p, uint64_t n) { table.hold(p, std::vector{id(n)}, {}, out); }
+  void drop(ProcessId p, uint64_t n) { table.hold(p, {}, std::vector{id(n)}, out); }
   void subscribe(ProcessId p, uint64_t n, bool restore = true) {
     table.subscribe(p, std::vector{id(n)}, restore, out);
   }
@@ -53,7 +53,7 @@ class ObjectTableTest : public testing::Test {
   void spill(uint64_t n, SpillPlace place) {
     Locator where = table.find(id(n))->locator;
     table.on_pressure(
-        UINT64_MAX, [&](const ObjectId& o, const Locator&) { return o == id(n); }, out);
+        UINT64_MAX, [&](const ObjectId& o, const Locator&) { return o == id(n); }, false, out);
     ASSERT_EQ(taken<StartSpill>().size(), 1u);
     ASSERT_TRUE(table.spill_written(id(n), where, place, out));
     table.evicted(id(n), out);
@@ -251,13 +251,13 @@ TEST_F(ObjectTableTest, PressureTakesTheLeastRecentlyUsed) {
   subscribe(kB, 1);
   taken<NotifyReady>();
   auto yes = [](const ObjectId&, const Locator&) { return true; };
-  EXPECT_EQ(table.on_pressure(1, yes, out), 1064u);
+  EXPECT_EQ(table.on_pressure(1, yes, false, out), 1064u);
   auto chosen = taken<StartSpill>();
   ASSERT_EQ(chosen.size(), 1u);
   EXPECT_EQ(chosen[0].id, id(2));
-  EXPECT_EQ(table.on_pressure(UINT64_MAX, yes, out), 2 * 1064u) << "2 is under way already";
+  EXPECT_EQ(table.on_pressure(UINT64_MAX, yes, false, out), 2 * 1064u) << "2 is under way already";
   table.spill_failed(id(2), at(2048));
-  EXPECT_EQ(table.on_pressure(UINT64_MAX, yes, out), 1064u);
+  EXPECT_EQ(table.on_pressure(UINT64_MAX, yes, false, out), 1064u);
 }
 
 TEST_F(ObjectTableTest, SpilledObjectComesBackForTheFirstWhoAsks) {
@@ -272,7 +272,7 @@ TEST_F(ObjectTableTest, SpilledObjectComesBackForTheFirstWhoAsks) {
   table.restored(id(1), place, at(512), out);
   EXPECT_EQ(taken<NotifyReady>().size(), 2u);
   EXPECT_EQ(table.find(id(1))->locator, at(512));
-  table.on_pressure(1, [](const ObjectId&, const Locator&) { return true; }, out);
+  table.on_pressure(1, [](const ObjectId&, const Locator&) { return true; }, false, out);
   EXPECT_EQ(taken<TryEvict>().size(), 1u) << "the copy on disk is still good";
   drop(kA, 1);
   settle();
@@ -282,17 +282,17 @@ TEST_F(ObjectTableTest, SpilledObjectComesBackForTheFirstWhoAsks) {
 
 TEST_F(ObjectTableTest, ObjectAskedForWhileItIsWrittenStays) {
   seal(kA, 1, 64);
-  table.on_pressure(1, [](const ObjectId&, const Locator&) { return true; }, out);
+  table.on_pressure(1, [](const ObjectId&, const Locator&) { return true; }, false, out);
   subscribe(kB, 1);
   EXPECT_FALSE(table.spill_written(id(1), at(64), {3, 0, 1000}, out));
   EXPECT_TRUE(taken<DeleteSpill>().empty());
-  table.on_pressure(1, [](const ObjectId&, const Locator&) { return true; }, out);
+  table.on_pressure(1, [](const ObjectId&, const Locator&) { return true; }, false, out);
   EXPECT_EQ(taken<TryEvict>().size(), 1u);
 }
 
 TEST_F(ObjectTableTest, FreedWhileSpilledOrRestoredLeavesNothing) {
   seal(kA, 1, 64);
-  table.on_pressure(1, [](const ObjectId&, const Locator&) { return true; }, out);
+  table.on_pressure(1, [](const ObjectId&, const Locator&) { return true; }, false, out);
   ASSERT_EQ(taken<StartSpill>().size(), 1u);
   drop(kA, 1);
   settle();

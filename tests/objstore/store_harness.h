@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -25,7 +26,8 @@ class StoreHarness {
 
   explicit StoreHarness(uint64_t arena_bytes, bool spilling = true,
                         std::string spill_directory = "",
-                        std::chrono::milliseconds unknown_grace = std::chrono::milliseconds(50))
+                        std::chrono::milliseconds unknown_grace = std::chrono::milliseconds(50),
+                        const std::function<void(StoreOptions&)>& adjust = {})
       : arena_(make_arena(arena_bytes)) {
     StoreOptions options;
     options.arena = &arena_;
@@ -43,6 +45,7 @@ class StoreHarness {
       return "loss " + std::to_string(static_cast<int>(cause));
     };
     options.wake = [this] { woken_.store(true); };
+    if (adjust) adjust(options);
     auto made = Store::create(std::move(options));
     EXPECT_TRUE(made) << made.status().to_string();
     store = std::move(*made);
