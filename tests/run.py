@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "SHEAF_TEST_RUN"
-GRACE_S = 5.0  # how long a process may take to leave after the last test
+GRACE_S = 20.0  # how long a process may take to leave after the last test
 
 
 class Count:

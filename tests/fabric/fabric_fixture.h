@@ -126,7 +126,7 @@ class FabricTest : public testing::TestWithParam<Backend> {
   std::unique_ptr<Node> node(uint32_t number, uint64_t incarnation = 1) {
     return std::make_unique<Node>(*loop, GetParam(), options(number, incarnation));
   }
-  bool run_until(const std::function<bool()>& condition, milliseconds limit = seconds(20)) {
+  bool run_until(const std::function<bool()>& condition, milliseconds limit = seconds(30)) {
     for (auto end = Clock::now() + limit; Clock::now() < end;) {
       if (condition()) return true;
       loop->run_once(milliseconds(5));
@@ -137,7 +137,7 @@ class FabricTest : public testing::TestWithParam<Backend> {
     run_until([] { return false; }, time);
   }
   Result<PeerId> connect(Node& from, const PeerId& to, const FabricAddress& address,
-                         milliseconds limit = seconds(5)) {
+                         milliseconds limit = seconds(20)) {
     std::optional<Result<PeerId>> out;
     from.fabric->connect(to, address, Clock::now() + limit,
                          [&](Result<PeerId> result) { out = std::move(result); });
@@ -209,6 +209,8 @@ class PeerProcess {
   void signal(int number) const {
     ASSERT_GT(pid, 1);
     ::kill(pid, number);
+    if (number != SIGSTOP) return;
+    ASSERT_EQ(::waitpid(pid, nullptr, WUNTRACED), pid);  // it stands still
   }
   void kill9() {
     if (pid <= 1) return;

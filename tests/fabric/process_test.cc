@@ -9,6 +9,8 @@ INSTANTIATE_TEST_SUITE_P(Backends, FabricProcessTest, testing::ValuesIn(all_back
                          [](const auto& one) { return one.param.name; });
 
 constexpr uint64_t kBytes = uint64_t{32} << 20;
+// Before the limit on silence (10 s) could have ended anything, on a busy machine too.
+constexpr seconds kSooner(8);
 
 TEST_P(FabricProcessTest, MessagesAndBytesComeFromAnotherProcess) {
   auto a = node(1);
@@ -35,7 +37,7 @@ TEST_P(FabricProcessTest, AKilledExporterFailsItsPullsAtOnce) {
       return a->downs() == 1 &&
              std::all_of(runs.begin(), runs.end(), [](auto& run) { return run->ended(); });
     }));
-    EXPECT_LT(Clock::now() - start, seconds(1));
+    EXPECT_LT(Clock::now() - start, kSooner);
     for (auto& run : runs) {
       if (run->end() == StatusCode::kOk) {
         EXPECT_TRUE(has_pattern(run->into, 0));
@@ -59,8 +61,8 @@ TEST_P(FabricProcessTest, AKilledReaderLeavesNothingHeld) {
     ASSERT_TRUE(run_until([&] { return a->fabric->stats().ranges_held == 1; }));
     run_for(milliseconds(5 * round));
     peer.kill9();
-    EXPECT_TRUE(run_until([&] { return a->fabric->stats().ranges_held == 0; }, seconds(1)));
-    EXPECT_TRUE(run_until([&] { return !a->fabric->is_up(id); }, seconds(1)));
+    EXPECT_TRUE(run_until([&] { return a->fabric->stats().ranges_held == 0; }, kSooner));
+    EXPECT_TRUE(run_until([&] { return !a->fabric->is_up(id); }, kSooner));
   }
   EXPECT_EQ(a->guard.acquired, a->guard.released);
 }
@@ -76,7 +78,7 @@ TEST_P(FabricProcessTest, AStoppedExporterMissesTheDeadlineAndItsLateBytesGoNowh
                   {PullPriority::kTaskArgument, Clock::now() + milliseconds(100)});
   auto start = Clock::now();
   ASSERT_TRUE(run_until([&] { return run->ended(); }));
-  EXPECT_LT(Clock::now() - start, milliseconds(600));
+  EXPECT_LT(Clock::now() - start, kSooner);
   EXPECT_EQ(run->end(), StatusCode::kTimeout);
   std::fill(run->into.begin(), run->into.end(), std::byte{0xee});
   peer.signal(SIGCONT);
@@ -110,7 +112,7 @@ TEST_P(FabricProcessTest, APeerThatIsFailedWhileItSleepsWakesToAnEndedSession) {
   auto run = pull(*a, {2, 1}, 0, kBytes);
   peer.signal(SIGSTOP);
   a->fabric->fence(2, 2);
-  ASSERT_TRUE(run_until([&] { return run->ended(); }, seconds(1)));
+  ASSERT_TRUE(run_until([&] { return run->ended(); }, kSooner));
   std::fill(run->into.begin(), run->into.end(), std::byte{0xee});
   peer.signal(SIGCONT);
   run_for(milliseconds(50));

@@ -112,7 +112,7 @@ TEST_P(FabricPullTest, NothingIsWrittenAfterACancelledPullHasEnded) {
     run_for(milliseconds(delay_ms));
     a->fabric->cancel(run->id);
     a->fabric->cancel(run->id);
-    ASSERT_TRUE(run_until([&] { return run->ended(); }, seconds(2)));
+    ASSERT_TRUE(run_until([&] { return run->ended(); }));
     if (run->end() == StatusCode::kOk) continue;
     EXPECT_EQ(run->end(), StatusCode::kCancelled);
     std::fill(run->into.begin(), run->into.end(), std::byte{0xee});
@@ -136,7 +136,7 @@ TEST_P(FabricPullTest, ADeadlineEndsAPull) {
                    {PullPriority::kTaskArgument, Clock::now() + milliseconds(30)});
   auto start = Clock::now();
   ASSERT_TRUE(run_until([&] { return past->ended() && soon->ended(); }));
-  EXPECT_LT(Clock::now() - start, seconds(1));
+  EXPECT_LT(Clock::now() - start, seconds(8));
   EXPECT_EQ(past->end(), StatusCode::kTimeout);
   EXPECT_EQ(soon->end(), StatusCode::kTimeout);
 }

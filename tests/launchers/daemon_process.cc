@@ -116,7 +116,7 @@ int DaemonProcess::stop() {
   if (pid <= 0) return 0;
   ::kill(pid, SIGTERM);
   int status = 0;
-  for (double end = now_ms() + 6000; now_ms() < end; sleep_ms(1)) {
+  for (double end = now_ms() + 20000; now_ms() < end; sleep_ms(1)) {
     if (waitpid(pid, &status, WNOHANG) == pid) {
       pid = 0;
       return status;

@@ -45,7 +45,7 @@ std::vector<pid_t> children_of(pid_t pid);
 bool exists(pid_t pid);
 // Polls every few milliseconds until `condition` holds.
 template <class F>
-bool eventually(F condition, int timeout_ms = 3000);
+bool eventually(F condition, int timeout_ms = 20000);
 void sleep_ms(int ms);
 double now_ms();
 std::string temporary_root();

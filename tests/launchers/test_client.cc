@@ -46,7 +46,7 @@ Result<std::unique_ptr<TestClient>> TestClient::connect(const std::string& socke
   hello.spawn_token = token;
   SHEAF_TRY(send_packet(client->socket_, wire::encode(hello)));
   pollfd p{client->socket_, POLLIN, 0};
-  if (poll(&p, 1, 5000) != 1) return Status(StatusCode::kTimeout, "no welcome");
+  if (poll(&p, 1, 20000) != 1) return Status(StatusCode::kTimeout, "no welcome");
   SHEAF_ASSIGN(Packet packet, receive_packet(client->socket_, 65536));
   if (packet.end) return Status(StatusCode::kDisconnected, "no welcome");
   SHEAF_ASSIGN(client->welcome_, wire::decode<protocol::Welcome>(packet.bytes));

@@ -145,13 +145,15 @@ TEST_F(ActorsTest, ExitActorAnswersFirst) {
 
 TEST_F(ActorsTest, PendingCallsAreLimited) {
   auto counter = sheaf::actor<Counter>().remote(0).max_pending_calls(5);
+  auto held = sheaf::task(ramp_after).remote(temp_.file("go"), 1);   // no call ends before that
   std::vector<sheaf::ObjectRef<int64_t>> refs;
   EXPECT_THROW(
       {
-        for (int i = 0; i < 100; ++i) refs.push_back(counter.task(&Counter::sleep_and_add).remote(20, 1));
+        for (int i = 0; i < 100; ++i) refs.push_back(counter.task(&Counter::add_length).remote(held));
       },
       sheaf::PendingCallsError);
   EXPECT_EQ(refs.size(), 5u);
+  std::ofstream(temp_.file("go")) << "x";
   sheaf::get(refs, 20s);
 }
 

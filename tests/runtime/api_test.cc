@@ -37,7 +37,7 @@ TEST_F(ApiTest, MethodsGiveSeveralValuesToo) {
 TEST_F(ApiTest, SplitValuesSurviveTheirWorker) {
   auto [numbers, pid] = sheaf::task(ramp_and_pid).remote_split(40000);
   int process = sheaf::get(pid, 20s);
-  kill(process, SIGKILL);
+  EXPECT_TRUE(end_process(process));
   EXPECT_EQ(sheaf::get(numbers, 20s), ramp(40000));
   // Later tests must not send it tasks that they do not retry.
   EXPECT_TRUE(eventually([&] {
@@ -125,7 +125,7 @@ TEST_F(ApiTest, RuntimeContextSaysWhereCodeRuns) {
   auto inside = sheaf::get(counter.task(&Counter::context).remote(), 20s);
   EXPECT_EQ(inside["actor"], to_hex(counter.id()));
   EXPECT_EQ(inside["restarted"], "0");
-  kill(sheaf::get(counter.task(&Counter::pid).remote(), 20s), SIGKILL);
+  ASSERT_TRUE(end_process(sheaf::get(counter.task(&Counter::pid).remote(), 20s)));
   EXPECT_EQ(sheaf::get(counter.task(&Counter::context).max_retries(-1).remote(), 20s)["restarted"], "1");
 }
 
@@ -201,7 +201,7 @@ TEST_F(SlotsTest, BothRunningTasksAreBlamedAndNoOther) {
     int pid = two_in_one_process([&] {
       for (int i = 0; i < 6; ++i) refs.push_back(hold.remote(temp_.file("running"), go));
     });
-    kill(pid, signal);
+    ASSERT_TRUE(end_process(pid, signal));
     EXPECT_THROW(sheaf::get(refs[0], 30s), sheaf::WorkerCrashedError);
     EXPECT_THROW(sheaf::get(refs[1], 30s), sheaf::WorkerCrashedError);
     std::ofstream(go) << "x";
@@ -215,7 +215,7 @@ TEST_F(SlotsTest, BothRunningTasksAreRetried) {
   int pid = two_in_one_process([&] {
     for (int i = 0; i < 2; ++i) refs.push_back(hold.remote(temp_.file("running"), temp_.file("go")));
   });
-  kill(pid, SIGSEGV);
+  ASSERT_TRUE(end_process(pid, SIGSEGV));   // else a task may see the file and return normally
   std::ofstream(temp_.file("go")) << "x";
   for (int p : sheaf::get(refs, 30s)) EXPECT_NE(p, pid);
 }

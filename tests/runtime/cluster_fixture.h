@@ -17,11 +17,13 @@
 
 #include "core/json.h"
 #include "runtime/sheaf.h"
+#include "tests/processes.h"
 #include "tests/runtime/tasks_library.h"
 
 namespace testlib {
 
 using namespace std::chrono_literals;
+using sheaf::test::end_process;
 
 inline bool exists(const std::string& path) {
   struct stat info {};
@@ -29,7 +31,7 @@ inline bool exists(const std::string& path) {
 }
 
 template <class F>
-bool eventually(F fact, std::chrono::milliseconds limit = 10s) {
+bool eventually(F fact, std::chrono::milliseconds limit = 30s) {
   auto deadline = std::chrono::steady_clock::now() + limit;
   while (!fact()) {
     if (std::chrono::steady_clock::now() > deadline) return false;
@@ -106,7 +108,7 @@ class ClusterTest : public ::testing::Test {
   static void TearDownTestSuite() {
     std::string dir = sheaf::session_dir();
     sheaf::shutdown();
-    EXPECT_TRUE(eventually([] { return descendants_with(mark()) == 0; }, 3s)) << "processes are left";
+    EXPECT_TRUE(eventually([] { return descendants_with(mark()) == 0; })) << "processes are left";
     EXPECT_FALSE(exists(dir)) << "files are left in " << dir;
   }
 

@@ -108,7 +108,7 @@ TEST_F(LostTest, WhatCannotBeMadeAgainIsAnErrorForEverybody) {
 TEST_F(LostTest, ObjectsOfADeadMakerAreErrorsAndNotWaitedFor) {
   auto inner = sheaf::get(sheaf::task(make_ramp_and_pid).remote(kNumbers), 20s);
   lose_everything();
-  kill(inner.pid, SIGKILL);
+  ASSERT_TRUE(end_process(inner.pid));
   EXPECT_THROW(sheaf::get(inner.ref, 30s), sheaf::ObjectLostError);
 }
 

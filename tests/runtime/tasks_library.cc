@@ -194,6 +194,11 @@ int wait_for_file(const std::string& file) {
   return getpid();
 }
 
+std::vector<double> ramp_after(const std::string& file, int64_t n) {
+  wait_for_file(file);
+  return ramp(n);
+}
+
 sheaf::Value same_value(const sheaf::Value& value) { return value; }
 
 std::map<std::string, int64_t> word_counts(const std::string& text) {
@@ -286,6 +291,7 @@ SHEAF_REMOTE(count_to);
 SHEAF_REMOTE(count_and_fail);
 SHEAF_REMOTE(large_items);
 SHEAF_REMOTE(wait_for_file);
+SHEAF_REMOTE(ramp_after);
 SHEAF_REMOTE(same_value);
 SHEAF_REMOTE(word_counts);
 SHEAF_REMOTE(maybe);

@@ -62,6 +62,7 @@ void count_and_fail(sheaf::Stream<int64_t>& out, int64_t n);
 void large_items(sheaf::Stream<std::vector<double>>& out, int n, int64_t size);
 // Waits for a file; holds its worker meanwhile.
 int wait_for_file(const std::string& file);
+std::vector<double> ramp_after(const std::string& file, int64_t n);
 sheaf::Value same_value(const sheaf::Value& value);
 std::map<std::string, int64_t> word_counts(const std::string& text);
 std::optional<int> maybe(std::optional<int> x);  // one more, or None

@@ -19,6 +19,8 @@
 namespace sheaf::transport::test {
 namespace {
 
+// A wait for 30 s that ended before this was ended by somebody, on a busy machine too.
+constexpr seconds kEarly(15);
 constexpr SpinPolicy kNoSpin{std::chrono::nanoseconds(0), std::chrono::nanoseconds(0)};
 
 struct BellFixture {
@@ -85,7 +87,7 @@ TEST(BellTest, WaitEndsAtItsDeadline) {
     auto start = Clock::now();
     EXPECT_FALSE(bell.wait(start + milliseconds(20)));
     EXPECT_GE(Clock::now() - start, milliseconds(15));
-    EXPECT_LT(Clock::now() - start, seconds(2));
+    EXPECT_LT(Clock::now() - start, kEarly);
     EXPECT_FALSE(bell.wait(start));  // long past
   }
   EXPECT_EQ(f.block->state & kBellStateMask, 0u);
@@ -103,13 +105,13 @@ TEST(BellTest, WakeFromAThreadEndsAWaitInProgressAndTheNextOne) {
       });
       EXPECT_FALSE(bell.wait(start + seconds(30)));
       waker.join();
-      EXPECT_LT(Clock::now() - start, seconds(2));
+      EXPECT_LT(Clock::now() - start, kEarly);
       bell.wait(Clock::now());  // takes back a wake that came after the wait had ended
     }
     bell.wake();
     auto start = Clock::now();
     bell.wait(start + seconds(30));
-    EXPECT_LT(Clock::now() - start, seconds(2));
+    EXPECT_LT(Clock::now() - start, kEarly);
   }
 }
 
@@ -133,7 +135,7 @@ TEST(BellTest, WakeFromASignalHandlerEndsTheNextWait) {
   });
   bell.wait(start + seconds(30));
   sender.join();
-  EXPECT_LT(Clock::now() - start, seconds(5));
+  EXPECT_LT(Clock::now() - start, kEarly);
   sigaction(SIGUSR1, &old, nullptr);
 }
 
@@ -144,7 +146,7 @@ TEST(BellTest, ABitWithoutASummaryBitIsNotSleptOver) {
   EXPECT_FALSE(bell.any_ready());
   auto start = Clock::now();
   EXPECT_TRUE(bell.wait(start + seconds(30)));
-  EXPECT_LT(Clock::now() - start, seconds(2));
+  EXPECT_LT(Clock::now() - start, kEarly);
   std::vector<uint32_t> lanes;
   bell.for_each_ready([&](uint32_t lane) {
     lanes.push_back(lane);
@@ -165,7 +167,7 @@ TEST(BellTest, ARingerKilledBeforeItsWakeDoesNotMuteTheNextOne) {
   usleep(5000);
   f.block->state += kBellCountStep;  // all that the killed one did
   BellRinger(f.block, 1).ring();
-  for (auto end = Clock::now() + seconds(5); !woken && Clock::now() < end;) usleep(100);
+  for (auto end = Clock::now() + seconds(20); !woken && Clock::now() < end;) usleep(100);
   EXPECT_TRUE(woken);
   bell.wake();
   owner.join();

@@ -87,7 +87,7 @@ TEST_F(DeathLockTest, ReportsAFatProcessBeforeItsMemoryIsGone) {
     });
     auto killed = Clock::now();
     kill(child, SIGKILL);
-    EXPECT_EQ(reports(key, seconds(10)), 1);
+    EXPECT_EQ(reports(key, seconds(30)), 1);
     waitpid(child, nullptr, 0);
     auto reaped = Clock::now();
     std::lock_guard lock(mutex_);
@@ -96,7 +96,7 @@ TEST_F(DeathLockTest, ReportsAFatProcessBeforeItsMemoryIsGone) {
           std::chrono::duration_cast<std::chrono::microseconds>(t - killed).count());
     };
     std::printf("dead after %ld us, reaped after %ld us\n", us(when_[key]), us(reaped));
-    EXPECT_LT(when_[key] - killed, seconds(1));
+    EXPECT_LT(when_[key] - killed, seconds(10));
     if (when_[key] < reaped) ++earlier_than_reaped;
   }
   EXPECT_EQ(earlier_than_reaped, 3);
@@ -110,7 +110,7 @@ TEST_F(DeathLockTest, ReportsAnExitThatLeavesTheLockHeld) {
     usleep(20000);
     return 0;
   });
-  EXPECT_EQ(reports(5, seconds(10)), 1);
+  EXPECT_EQ(reports(5, seconds(30)), 1);
   EXPECT_EQ(finish(child), 0);
 }
 
@@ -124,9 +124,9 @@ TEST_F(DeathLockTest, ReportsAHolderThatDiedBeforeItWasAddedOrCouldTell) {
     return pthread_mutex_trylock(&mute->mutex);  // and killed before it wakes the watcher
   });
   EXPECT_EQ(finish(child), 0);
-  EXPECT_EQ(reports(1, seconds(10)), 1);
+  EXPECT_EQ(reports(1, seconds(30)), 1);
   watcher_->add(2, early);
-  EXPECT_EQ(reports(2, seconds(10)), 1);
+  EXPECT_EQ(reports(2, seconds(30)), 1);
 }
 
 TEST_F(DeathLockTest, ALockThatNobodyEverHeldIsNotADeath) {
@@ -149,7 +149,7 @@ TEST_F(DeathLockTest, OtherThreadsMayComeAndGo) {
   });
   EXPECT_EQ(reports(1, milliseconds(100)), 0);
   kill(child, SIGKILL);
-  EXPECT_EQ(reports(1, seconds(10)), 1);
+  EXPECT_EQ(reports(1, seconds(30)), 1);
   waitpid(child, nullptr, 0);
 }
 
@@ -178,7 +178,7 @@ TEST_F(DeathLockTest, ThreeHundredLocksAreWatchedEachOnItsOwn) {
   for (uint64_t i = 1; i < kLocks; i += 11) watcher_->remove(i);
   for (auto [key, child] : children) {
     kill(child, SIGKILL);
-    EXPECT_EQ(reports(key, seconds(10)), 1) << key;
+    EXPECT_EQ(reports(key, seconds(30)), 1) << key;
     waitpid(child, nullptr, 0);
   }
   std::lock_guard lock(mutex_);
@@ -211,7 +211,7 @@ TEST_F(DeathLockTest, WhoReleasesItsLockCountsAsGoneAndMayUnmapTheRegion) {
     pause();
     return 0;
   });
-  EXPECT_EQ(reports(1, seconds(10)), 1);
+  EXPECT_EQ(reports(1, seconds(30)), 1);
   EXPECT_EQ(waitpid(child, nullptr, WNOHANG), 0) << "it lives on";
   kill(child, SIGKILL);
   EXPECT_EQ(finish(child), 128 + SIGKILL);
