@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 MARK = "SHEAF_TEST_PYTEST_RUN"
-GRACE_S = 5.0
+GRACE_S = 20.0
 
 # Before sheaf is imported: where sessions live, and a mark that every process of this run inherits.
 # Workers that import a test module come here too, and have both already.
@@ -51,7 +51,7 @@ def sessions() -> list[str]:
         return []
 
 
-def wait_until(condition, timeout: float = 10.0, what: str = "the condition"):
+def wait_until(condition, timeout: float = 30.0, what: str = "the condition"):
     """Polls until ``condition()`` is true, gives its value; fails after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:

@@ -475,7 +475,9 @@ def test_pending_calls_have_a_limit():
 
 
 @pytest.mark.parametrize("out_of_order, first", [(True, "free"), (False, "waits")])
-def test_order_of_calls_that_wait_for_arguments(out_of_order, first):
+def test_order_of_calls_that_wait_for_arguments(out_of_order, first, tmp_path):
+    go = tmp_path / "go"
+
     @sheaf.remote(allow_out_of_order_execution=out_of_order)
     class Log:
         def __init__(self):
@@ -487,10 +489,16 @@ def test_order_of_calls_that_wait_for_arguments(out_of_order, first):
 
     @sheaf.remote
     def slow():
-        time.sleep(0.5)
+        while not go.exists():
+            time.sleep(0.01)
 
     log = Log.remote()
     refs = [log.note.remote("waits", slow.remote()), log.note.remote("free")]
+    if out_of_order:
+        sheaf.get(refs[1], timeout=30)
+    else:
+        assert sheaf.wait(refs, timeout=0.3)[0] == []
+    go.touch()
     sheaf.get(refs)
     assert sheaf.get(log.note.remote("end"))[0] == first
 

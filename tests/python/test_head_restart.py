@@ -115,7 +115,6 @@ def test_detached_actors_and_groups_outlive_their_head(head):
         head.kill()
         wait_until(
             lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids),
-            timeout=5,
             what="the workers' end",
         )
         head.start()
@@ -163,7 +162,7 @@ def test_a_driver_whose_head_is_killed_gets_an_error_and_can_join_again(head):
         """
     )
     assert answer["error"] != "none" and answer["again"] == 7
-    assert answer["seconds"] < 10
+    assert answer["seconds"] < 25  # of the 30 that get() would have waited
 
 
 def test_a_dead_heads_journal_is_not_swept_away_by_the_next_cluster(head):

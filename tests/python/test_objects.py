@@ -48,23 +48,30 @@ def test_wrong_arguments(call, error):
         call(sheaf.put(1))
 
 
-def test_get_in_lists_and_timeouts():
+def test_get_in_lists_and_timeouts(tmp_path):
+    go = tmp_path / "go"
+
+    @sheaf.remote
+    def held():
+        while not go.exists():
+            time.sleep(0.01)
+        return "slow"
+
     assert sheaf.get([]) == []
     ref = sheaf.put("x")
     assert sheaf.get([ref, ref]) == ["x", "x"]
-    slow = later.remote(1.0, "slow")
-    began = time.monotonic()
+    slow = held.remote()
     with pytest.raises(sheaf.exceptions.GetTimeoutError):
         sheaf.get(slow, timeout=0.1)
     with pytest.raises(TimeoutError):
         sheaf.get([ref, slow], timeout=0)
-    assert time.monotonic() - began < 0.9
+    go.touch()
     assert sheaf.get(slow) == "slow"
 
 
 def test_wait_splits():
-    fast, slow = later.remote(0), later.remote(3)
-    assert sheaf.wait([slow, fast], timeout=2) == ([fast], [slow])
+    fast, slow = later.remote(0), later.remote(100)
+    assert sheaf.wait([slow, fast], timeout=30) == ([fast], [slow])
     assert sheaf.wait([slow, fast], num_returns=2, timeout=0.1) == ([fast], [slow])
     assert sheaf.wait([]) == ([], [])
     refs = [sheaf.put(i) for i in range(5)]
@@ -109,16 +116,16 @@ def test_a_freed_object():
 
 def test_futures():
     future = later.remote(0.1, 5).future()
-    assert isinstance(future, concurrent.futures.Future) and future.result(timeout=10) == 5
+    assert isinstance(future, concurrent.futures.Future) and future.result(timeout=30) == 5
 
     @sheaf.remote
     def broken():
         raise ValueError("x")
 
     with pytest.raises(ValueError):
-        broken.remote().future().result(timeout=10)
+        broken.remote().future().result(timeout=30)
     done, _ = concurrent.futures.wait(
-        [later.remote(0.05, i).future() for i in range(3)], timeout=10
+        [later.remote(0.05, i).future() for i in range(3)], timeout=30
     )
     assert sorted(f.result() for f in done) == [0, 1, 2]
 

@@ -55,9 +55,9 @@ def test_a_resource_limits_what_runs_at_a_time():
 
 
 def test_resources_in_use_are_not_available():
-    ref = hold.options(num_cpus=3).remote(1.0)
+    ref = hold.options(num_cpus=3).remote(100)
     wait_until(lambda: sheaf.available_resources().get("CPU") == 1.0, what="the use of 3 CPUs")
-    sheaf.get(ref)
+    sheaf.cancel(ref)
     all_free()
 
 
@@ -118,8 +118,9 @@ def test_a_blocked_task_lends_its_cpu():
 
 
 def test_a_group_reserves_its_bundles():
+    all_free()
     group = placement_group([{"CPU": 1}, {"CPU": 1, "gold": 1}], strategy="PACK")
-    assert group.wait(10) and sheaf.get(group.ready(), timeout=10) == group
+    assert group.wait(30) and sheaf.get(group.ready(), timeout=10) == group
     assert group.bundle_count == 2 and group.bundle_specs[1] == {"CPU": 1, "gold": 1}
     free = sheaf.available_resources()
     assert free["CPU"] == 2.0 and free["gold"] == 1.0

@@ -121,7 +121,7 @@ def test_actor_pool():
         8,
         10,
     ]
-    pool.submit(lambda a, x: a.double.remote(x, 0.5), 1)
+    pool.submit(lambda a, x: a.double.remote(x, 2.0), 1)
     pool.submit(lambda a, x: a.double.remote(x), 2)
     pool.submit(lambda a, x: a.double.remote(x), 3)
     assert pool.has_next() and not pool.has_free()

@@ -11,6 +11,8 @@ import pytest
 import sheaf
 from sheaf.exceptions import TaskCancelledError
 
+from conftest import wait_until
+
 pytestmark = pytest.mark.usefixtures("cluster")
 
 SEED = 20261121
@@ -62,13 +64,16 @@ def test_what_a_running_task_may_be_doing(code, tmp_path):
         time.sleep(0.01)
     sheaf.cancel(ref)
     with pytest.raises(TaskCancelledError):
-        sheaf.get(ref, timeout=10)
+        sheaf.get(ref, timeout=30)
 
 
-def test_user_code_may_clean_up_and_may_refuse():
+def test_user_code_may_clean_up_and_may_refuse(tmp_path):
+    started = [tmp_path / "cleans", tmp_path / "refuses"]
+
     @sheaf.remote
     def cleans(box):
         try:
+            started[0].touch()
             time.sleep(100)
         finally:
             sheaf.get(box.add.remote("clean"))
@@ -76,6 +81,7 @@ def test_user_code_may_clean_up_and_may_refuse():
     @sheaf.remote
     def refuses():
         try:
+            started[1].touch()
             time.sleep(100)
         except KeyboardInterrupt:
             return "finished anyway"
@@ -93,7 +99,7 @@ def test_user_code_may_clean_up_and_may_refuse():
 
     box = Box.remote()
     refs = [cleans.remote(box), refuses.remote()]
-    time.sleep(1)
+    wait_until(lambda: all(file.exists() for file in started), what="the tasks' start")
     for ref in refs:
         sheaf.cancel(ref)
     assert outcome(refs[0]) == "cancelled"
@@ -143,13 +149,17 @@ def test_coroutines_that_wait_for_their_turn():
     assert 1 not in sheaf.get(actor.names.remote())
 
 
-def test_queued_calls_of_an_actor():
+def test_queued_calls_of_an_actor(tmp_path):
+    go = tmp_path / "go"
+
     @sheaf.remote
     class Slow:
         def __init__(self):
             self.ran = []
 
         def work(self, i):
+            while not go.exists():
+                time.sleep(0.01)
             time.sleep(0.2)
             self.ran.append(i)
 
@@ -159,6 +169,7 @@ def test_queued_calls_of_an_actor():
     actor = Slow.remote()
     refs = [actor.work.remote(i) for i in range(4)]
     sheaf.cancel(refs[2])
+    go.touch()
     assert outcome(refs[2]) == "cancelled"
     assert sheaf.get(actor.all.remote()) == [0, 1, 3]
 

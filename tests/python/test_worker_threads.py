@@ -61,8 +61,8 @@ def test_calls_overlap_up_to_the_limit():
     start = time.monotonic()
     sheaf.get([actor.sleep.remote(0.05) for _ in range(64)])
     elapsed = time.monotonic() - start
-    assert sheaf.get(actor.peak.remote()) <= 16
-    assert 0.2 <= elapsed < 1.0
+    assert 1 < sheaf.get(actor.peak.remote()) <= 16
+    assert elapsed >= 0.2
 
 
 def test_a_blocked_call_waits_for_a_later_one():
@@ -70,7 +70,7 @@ def test_a_blocked_call_waits_for_a_later_one():
     blocked = actor.wait.remote()
     time.sleep(0.1)
     actor.set.remote()
-    assert sheaf.get(blocked, timeout=10) is True
+    assert sheaf.get(blocked, timeout=30) is True
 
 
 def test_many_short_calls():
@@ -105,10 +105,10 @@ def test_groups_do_not_block_each_other():
 
     actor = Grouped.remote()
     blocked = [actor.block.remote() for _ in range(3)]
-    assert sheaf.get([actor.compute.remote(i) for i in range(10)], timeout=10) == [i * 2 for i in range(10)]
+    assert sheaf.get([actor.compute.remote(i) for i in range(10)], timeout=30) == [i * 2 for i in range(10)]
     assert sheaf.wait(blocked, timeout=0.1)[0] == []
-    sheaf.get(actor.release.remote(), timeout=10)
-    assert sheaf.get(blocked, timeout=10) == [True] * 3
+    sheaf.get(actor.release.remote(), timeout=30)
+    assert sheaf.get(blocked, timeout=30) == [True] * 3
 
 
 def test_context_of_the_call_in_threads_and_coroutines():
@@ -214,7 +214,7 @@ def test_asyncio_in_the_driver():
             return sum([await echo.remote(i) for i in range(50)])
 
         assert await asyncio.gather(*(sum_all() for _ in range(10))) == [1225] * 10
-        slow = sleep_then.remote(0.5)
+        slow = sleep_then.remote(1.5)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(slow, 0.05)
         assert await slow == "slept"
