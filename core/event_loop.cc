@@ -190,8 +190,9 @@ int EventLoop::wait_for_events(epoll_event* events, int capacity, std::chrono::n
     if (!armed) sleep = std::chrono::nanoseconds(0);
   }
   int count = epoll_sleep(epoll_.get(), events, capacity, sleep);
+  bool interrupted = count < 0 && errno == EINTR;  // the hook may change errno
   if (armed && hook_.after_sleep) hook_.after_sleep();
-  SHEAF_CHECK(count >= 0 || errno == EINTR);
+  SHEAF_CHECK(count >= 0 || interrupted);
   return std::max(count, 0);
 }
 
