@@ -33,7 +33,8 @@
 
 namespace sheaf::launchers {
 
-inline constexpr auto kCauseGrace = std::chrono::milliseconds(5);
+// Spent only where the template is late to collect its child: busy machines, large processes.
+inline constexpr auto kCauseGrace = std::chrono::milliseconds(200);
 inline constexpr auto kLingerAfterClose =
     std::chrono::seconds(5);  // of a worker whose session has ended
 
@@ -61,6 +62,7 @@ struct Client {
   protocol::ClientKind kind = protocol::ClientKind::kDriver;
   pid_t pid = 0;
   JobId job = 0;
+  uint64_t job_request = 0;      // its RegisterJob
   bool warm_python = false;      // workers are started for it as soon as it has a job
   uint64_t spawn_token = 0;
   std::chrono::steady_clock::time_point since{};

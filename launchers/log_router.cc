@@ -27,7 +27,7 @@ void write_all(int fd, std::string_view bytes) {
 
 struct LogRouter::Stream {
   Fd pipe;
-  Fd file;
+  Fd file;  // from the first byte on: to make a file costs more than all else here
   std::string path;
   bool is_stderr = false;
   std::string partial;
@@ -84,8 +84,6 @@ void LogRouter::attach(pid_t pid, JobId job, LogPipes pipes) {
     Stream& s = worker->streams[i];
     s.is_stderr = i == 1;
     s.path = fmt::format("{}/worker-{}.{}", directory_, pid, i == 0 ? "out" : "err");
-    constexpr int kHow = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC;
-    s.file.reset(::open(s.path.c_str(), kHow, 0600));
     Status added = loop_.add_fd(s.pipe.get(), EPOLLIN, [this, raw, i](uint32_t) {
       pump(*raw, raw->streams[i], kReadBytesPerRound);
       flush(*raw);
@@ -124,6 +122,10 @@ void LogRouter::close_stream(Worker& worker, Stream& stream) {
 }
 
 void LogRouter::take(Worker& worker, Stream& stream, std::string_view bytes) {
+  if (!stream.file) {
+    constexpr int kHow = O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_CLOEXEC;
+    stream.file.reset(::open(stream.path.c_str(), kHow, 0600));
+  }
   write_all(stream.file.get(), bytes);
   while (!bytes.empty()) {
     size_t end = bytes.find('\n');
