@@ -68,13 +68,13 @@ Result<std::map<std::string, JsonValue>> object_option(const std::string& text,
   return *json->as_object();
 }
 
+}  // namespace
+
 std::string host_name() {
   char name[256] = {};
   gethostname(name, sizeof name - 1);
   return name;
 }
-
-}  // namespace
 
 uint32_t available_cpus(const NodeSources& sources) {
   cpu_set_t set;
@@ -118,6 +118,7 @@ uint32_t visible_gpus(const NodeSources& sources) {
 Result<NodeOffer> node_offer(const Config& config, const NodeOverrides& overrides,
                              const NodeId& node, uint64_t arena_bytes) {
   NodeOffer offer;
+  offer.hostname = host_name();
   int64_t cpus = config.get_int("node.cpus"), gpus = config.get_int("node.gpus");
   uint64_t memory = config.get_bytes("node.memory");
   if (memory == 0) {

@@ -31,7 +31,9 @@ struct NodeOverrides {
 struct NodeOffer {
   protocol::ResourceMap resources;
   protocol::Labels labels;
+  std::string hostname;
 };
+std::string host_name();
 // kInvalidArgument names the option. `arena_bytes` are not offered as memory.
 Result<NodeOffer> node_offer(const Config& config, const NodeOverrides& overrides,
                              const NodeId& node, uint64_t arena_bytes);

@@ -23,18 +23,11 @@ namespace {
 
 constexpr size_t kRegionBytes = size_t{16} << 30;  // address space only
 constexpr size_t kMessagesPerRound = 256;  // of one client, before the others have their turn
-constexpr uint16_t kHeadNode = 1;
 constexpr auto kOomKillPause =
     std::chrono::seconds(1);  // so that the memory of the last victim is back
 constexpr int kKillTimeoutMs = 1500;
 constexpr auto kEndInterval = std::chrono::milliseconds(3);
 constexpr auto kForEver = std::chrono::hours(24 * 365);
-
-NodeId new_node_id() {
-  NodeId id;
-  SHEAF_CHECK(getrandom(&id, sizeof id, 0) == sizeof id);
-  return id;
-}
 
 // The value of an object that the store lost.
 std::string encode_loss(objstore::LossCause cause, const ObjectId& id) {
@@ -73,11 +66,17 @@ std::string encode_loss(objstore::LossCause cause, const ObjectId& id) {
 
 }  // namespace
 
+NodeId new_node_id() {
+  NodeId id;
+  SHEAF_CHECK(getrandom(&id, sizeof id, 0) == sizeof id);
+  return id;
+}
+
 Service::Service(ServiceOptions options)
     : options_(std::move(options)),
       loop_(*options_.loop),
       log_(options_.log),
-      node_id_(new_node_id()),
+      node_id_(options_.node_id.is_nil() ? new_node_id() : options_.node_id),
       tasks_(static_cast<size_t>(options_.config->get_int("tasks.events_kept"))),
       trace_(static_cast<size_t>(options_.config->get_int("trace.events"))) {}
 
@@ -101,7 +100,8 @@ Status Service::create_store() {
 
   objstore::StoreOptions store;
   store.arena = arena_.get();
-  store.node = kHeadNode;
+  store.node = static_cast<uint16_t>(self_.node);
+  if (options_.cluster) connect_store(store);
   std::string spill = config.get_string("store.spill_dir");
   store.spill_directory = spill.empty() ? options_.session->spill_directory()
                                         : fmt::format("{}/sheaf-spill-{}", spill, to_hex(node_id_));
@@ -122,10 +122,13 @@ Status Service::create_store() {
     if (!store_woken_.exchange(true)) loop_.wake();
   };
   SHEAF_ASSIGN(store_, objstore::Store::create(std::move(store)));
-  return {};
+  if (!mesh_) return {};
+  std::span<const std::byte> memory{arena_->read_base(), arena_->bytes()};
+  return mesh_->fabric().export_region(0, memory, store_.get());
 }
 
-Status Service::create_scheduler() {
+// The head's. Its boot number is the node's incarnation, so it comes before everything with ids.
+Status Service::create_controller() {
   const Config& config = *options_.config;
   auto completed = [this](scheduler::JournalCompletion done) {
     loop_.post([this, done = std::move(done)]() mutable {
@@ -148,9 +151,15 @@ Status Service::create_scheduler() {
   controller_ = std::make_unique<scheduler::Controller>(control);
   for (const std::string& note : controller_->restore(replay.records))
     log_.warning("journal: " + note);
+  self_ = {kHeadNumber, controller_->boot()};
+  return {};
+}
 
+Status Service::create_agent() {
+  const Config& config = *options_.config;
   scheduler::AgentConfig agent;
   agent.node = node_id_;
+  if (options_.cluster) agent.number = static_cast<uint16_t>(self_.node);
   agent.total = offer_.resources;
   agent.labels = offer_.labels;
   agent.max_workers = static_cast<uint32_t>(config.get_int("workers.max"));
@@ -162,14 +171,26 @@ Status Service::create_scheduler() {
   agent.warn_interval = config.get_duration("scheduler.warn_interval");
   agent_ = std::make_unique<scheduler::Agent>(agent);
 
+  if (!controller_) return {};
   for (auto& action : controller_->start(now())) perform(action);
-  push(ControllerEvent(scheduler::NodeJoined{node_id_, offer_.resources, offer_.labels}));
+  scheduler::NodeJoined joined;
+  joined.node = node_id_;
+  joined.total = offer_.resources;
+  joined.labels = offer_.labels;
+  joined.hostname = offer_.hostname;
+  if (mesh_) joined.address = to_string(mesh_->address());
+  push(ControllerEvent(std::move(joined)));
   return {};
 }
 
 Status Service::create_parts() {
   SHEAF_ASSIGN(auto region, transport::LaneRegion::create(kRegionBytes));
   region_ = std::make_unique<transport::LaneRegion>(std::move(region));
+  if (options_.head)
+    SHEAF_TRY(create_controller());
+  else
+    self_ = {options_.cluster->number, options_.cluster->incarnation};
+  SHEAF_TRY(create_mesh());
   SHEAF_TRY(create_store());
   SHEAF_ASSIGN(offer_, node_offer(*options_.config, options_.overrides, node_id_, arena_->bytes()));
 
@@ -179,6 +200,7 @@ Status Service::create_parts() {
   hooks.on_reaped = [this](Client& c) { on_reaped(c); };
   SHEAF_ASSIGN(clients_, Clients::create(loop_, *region_, std::move(hooks)));
   broker_ = std::make_unique<LaneBroker>(*region_, *clients_);
+  if (mesh_) create_relays();
   SHEAF_ASSIGN(int fifo, clients_->bell().open_poll_fd(options_.session->bell_directory() + "/1"));
   SHEAF_TRY(loop_.add_fd(fifo, EPOLLIN, [](uint32_t) {}));  // it only has to end the sleep
 
@@ -198,7 +220,7 @@ Status Service::create_parts() {
   };
   spawner.on_exit = [this](pid_t pid, int status) { clients_->note_exit(pid, status); };
   spawner_ = std::make_unique<WorkerSpawner>(loop_, *logs_, std::move(spawner));
-  SHEAF_TRY(create_scheduler());
+  SHEAF_TRY(create_agent());
   pump();
 
   EventLoop::RoundHook hook;
@@ -223,6 +245,7 @@ Status Service::serve() {
   SHEAF_TRY(options_.session->publish(cluster_json()));
   arena_->start_prefault();
   check_memory();
+  if (!controller_) join_cluster();
   arm_timer();
   return {};
 }
@@ -241,6 +264,10 @@ std::string Service::cluster_json() const {
       .value(options_.head)
       .key("embedded")
       .value(options_.embedded);
+  if (mesh_) {
+    w.key("address").value(to_string(mesh_->address())).key("number").value(self_.node);
+    w.key("secret_file").value(options_.session->secret_path());
+  }
   auto created =
       std::chrono::duration_cast<std::chrono::duration<double>>(started_.time_since_epoch());
   w.key("created").value(created.count()).key("version").value(version()).end_object();
@@ -253,7 +280,8 @@ bool Service::drain_round() {
   bool all_empty = true;
   clients_->bell().for_each_ready([&](uint32_t lane) {
     Client* client = clients_->by_lane(lane);
-    bool empty = client == nullptr || drain_lane(*client, kMessagesPerRound);
+    bool empty = client == nullptr ? !relays_ || relays_->drain(lane, kMessagesPerRound)
+                                   : drain_lane(*client, kMessagesPerRound);
     all_empty = all_empty && empty;
     return empty;
   });
@@ -302,7 +330,8 @@ void Service::arm_timer() {
   TimePoint next = TimePoint::max();
   auto consider = [&next](TimePoint t) { next = std::min(next, t); };
   if (auto t = agent_->next_tick()) consider(TimePoint(*t));
-  if (auto t = controller_->next_tick()) consider(TimePoint(*t));
+  if (auto t = controller_ ? controller_->next_tick() : std::nullopt) consider(TimePoint(*t));
+  if (lease_ && !stopping_) consider(TimePoint(lease_->next_tick()));
   if (auto t = store_->next_wakeup(loop_.now())) consider(*t);
   if (timer_ != 0 && timer_at_ == next) return;
   if (timer_ != 0) loop_.cancel_timer(timer_);
@@ -313,7 +342,9 @@ void Service::arm_timer() {
     timer_ = 0;
     auto due = [this](const std::optional<scheduler::Time>& t) { return t && *t <= now(); };
     if (due(agent_->next_tick())) push(AgentEvent(scheduler::Tick{}));
-    if (due(controller_->next_tick())) push(ControllerEvent(scheduler::ControllerTick{}));
+    if (controller_ && due(controller_->next_tick()))
+      push(ControllerEvent(scheduler::ControllerTick{}));
+    tend_lease();
     pump();
     if (auto t = store_->next_wakeup(loop_.now()); t && *t <= loop_.now())
       store_->poll(loop_.now());
@@ -357,6 +388,12 @@ void Service::begin_shutdown(const std::string& reason, std::chrono::millisecond
   stopping_ = true;
   log_.info("ending: " + reason);
   listener_->close();
+  if (controller_ && mesh_) {
+    push(ControllerEvent(scheduler::ClusterClosing{}));
+    std::string text = wire::encode(protocol::ShutdownCluster{reason});
+    for (const auto& [peer, node] : members_)
+      tell_node(peer.node, NodeMessageType::kShutdown, text);
+  }
   std::vector<pid_t> workers;
   for (const auto& [id, client] : clients_->all()) {
     if (client->kind != protocol::ClientKind::kWorker) continue;
@@ -369,7 +406,8 @@ void Service::begin_shutdown(const std::string& reason, std::chrono::millisecond
 // A worker that has left its session may still run its exit handlers: its process counts.
 void Service::await_end(std::vector<pid_t> workers, EventLoop::TimePoint deadline) {
   std::erase_if(workers, [](pid_t pid) { return process_start_time(pid) == 0; });
-  if (workers.empty() || loop_.now() >= deadline) return loop_.stop();
+  bool said = !mesh_ || mesh_->unconfirmed_bytes() == 0;
+  if ((workers.empty() && said) || loop_.now() >= deadline) return loop_.stop();
   loop_.call_after(kEndInterval, [this, workers = std::move(workers), deadline] {
     await_end(workers, deadline);
   });
@@ -382,6 +420,7 @@ void Service::finish() {
   if (spawner_) spawner_->stop();
   if (!kill_descendants(kKillTimeoutMs)) log_.warning("some child processes could not be ended");
   if (logs_) logs_->finish_all();
+  if (mesh_) mesh_->close();
   for (Status s : {store_ ? store_->close() : Status(), journal_ ? journal_->close() : Status()}) {
     if (!s.is_ok()) log_.error(s.to_string());
   }

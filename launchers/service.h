@@ -4,7 +4,8 @@
 // Client messages go to the store, the agent and the controller; their actions come back as
 // messages, lanes, processes and journal records. Events of agent and controller are queued and
 // handled in order, never from within one another. A client that sends what cannot be decoded loses
-// its session, nobody else does. Owned by the loop's thread.
+// its session, nobody else does. Only the head has a controller; the other nodes' daemons reach it,
+// and one another, over the mesh. Owned by the loop's thread.
 #pragma once
 
 #include <chrono>
@@ -26,8 +27,11 @@
 #include "launchers/lane_broker.h"
 #include "launchers/log_router.h"
 #include "launchers/memory_monitor.h"
+#include "launchers/mesh.h"
 #include "launchers/metric_table.h"
 #include "launchers/node_resources.h"
+#include "launchers/node_wire.h"
+#include "launchers/relays.h"
 #include "launchers/session.h"
 #include "launchers/task_table.h"
 #include "launchers/worker_spawner.h"
@@ -36,8 +40,24 @@
 #include "scheduler/agent.h"
 #include "scheduler/controller.h"
 #include "scheduler/journal.h"
+#include "scheduler/node_lease.h"
 
 namespace sheaf::launchers {
+
+inline constexpr uint16_t kHeadNumber = 1;
+inline constexpr auto kShutdownGrace = std::chrono::milliseconds(500);
+
+// What makes a daemon one of several. On the head `number` and `incarnation` are its own business.
+struct ClusterOptions {
+  transport::ClusterSecret secret;
+  transport::FabricAddress listen;
+  uint16_t number = 0, incarnation = 0;
+  transport::PeerId head;
+  transport::FabricAddress head_address;
+};
+
+// 128 random bits: one life of a daemon.
+NodeId new_node_id();
 
 struct ServiceOptions {
   const Config* config = nullptr;  // outlives the service, as do the next two
@@ -48,6 +68,8 @@ struct ServiceOptions {
   bool embedded = false;  // one driver's cluster: nothing is journaled, it ends with the driver
   pid_t owner_pid = 0;    // embedded: that driver
   std::string worker_program;
+  NodeId node_id;                         // nil: a new one
+  std::optional<ClusterOptions> cluster;  // nothing: one node, and no socket to any other
   Logger log;
 };
 
@@ -72,12 +94,21 @@ class Service {
  private:
   friend class StateReporter;
   using Event = std::variant<scheduler::AgentEvent, scheduler::ControllerEvent>;
-  struct Flush {  // an answer that waits for kFlushDone of others
-    ProcessId asker = 0;
-    uint64_t request = 0;
-    protocol::StateQuery query;
+  struct Flush {  // what waits for kFlushDone of processes
+    std::function<void()> then;
     std::set<ProcessId> awaited;
     EventLoop::TimerId timer = 0;
+  };
+  struct Gather {  // an answer that waits for other nodes' parts
+    ProcessId asker = 0;
+    uint64_t request = 0;
+    protocol::StateReply reply;
+    std::set<PeerId> awaited;
+    EventLoop::TimerId timer = 0;
+  };
+  struct Job {  // what this node knows of a job
+    protocol::RegisterJob spec;
+    ProcessId driver = 0;
   };
   struct Fence {  // a client's answer says that it has let go of these peers
     ProcessId client = 0;
@@ -86,8 +117,9 @@ class Service {
 
   explicit Service(ServiceOptions options);
   Status create_parts();
+  Status create_controller();
   Status create_store();
-  Status create_scheduler();
+  Status create_agent();
 
   // ---- Rounds (service.cc)
   bool drain_round();
@@ -107,10 +139,9 @@ class Service {
   void fence(Client& client);
   template <class T>
   void send(Client& client, protocol::MessageType type, const T& message);
+  // To a process of any node.
   template <class T>
-  void send(ProcessId process, protocol::MessageType type, const T& message) {
-    if (Client* client = clients_->alive(process)) send(*client, type, message);
-  }
+  void send(ProcessId process, protocol::MessageType type, const T& message);
   void reply(ProcessId process, uint64_t request, const Status& status,
              const std::string& payload = {});
   std::optional<transport::LaneInfo> connect(Client& from, Client& to);
@@ -121,6 +152,8 @@ class Service {
                        wire::Bytes body);
   bool dispatch_control(Client& client, protocol::MessageType type, uint64_t request,
                         wire::Bytes body);
+  bool dispatch_lease(Client& client, protocol::MessageType type, uint64_t request,
+                      wire::Bytes body);
   bool dispatch_other(Client& client, protocol::MessageType type, uint64_t request,
                       wire::Bytes body);
   template <class T>
@@ -128,20 +161,29 @@ class Service {
   template <class T>
   void to_controller(Client& client, uint64_t request, wire::Bytes body);
   void register_job(Client& client, uint64_t request, wire::Bytes body);
-  void job_registered(Client& client);
+  void job_registered(Client& client, JobId job);
   void kill_process(Client& client, uint64_t request, ProcessId target);
-  void state_query(Client& client, uint64_t request, protocol::StateQuery query);
-  void answer_query(ProcessId asker, uint64_t request, const protocol::StateQuery& query);
-  void flush_done(Client& client, uint64_t ticket);
-  void finish_flush(uint64_t ticket);
+  void kill_worker(ProcessId asker, uint64_t request, JobId job, ProcessId target);
   void space_answer(ProcessId process, uint64_t request, Result<objstore::Locator> answer,
                     bool slab);
+
+  // ---- Questions (service_queries.cc)
+  void state_query(Client& client, uint64_t request, protocol::StateQuery query);
+  void answer_query(ProcessId asker, uint64_t request, const protocol::StateQuery& query);
+  void after_flush(const protocol::StateQuery& query, std::function<void()> then);
+  void flush_done(Client& client, uint64_t ticket);
+  void finish_flush(uint64_t ticket);
+  void remote_query(const PeerId& from, ForwardedQuery question);
+  void remote_answer(const PeerId& from, QueryAnswer answer);
+  void queries_lost(const PeerId& node);
+  void finish_gather(uint64_t ticket);
 
   // ---- Actions (service_actions.cc)
   void perform(scheduler::AgentAction& action);
   void perform(scheduler::ControllerAction& action);
   void act(scheduler::SpawnWorker& a);
   void act(scheduler::GrantLease& a);
+  void grant_elsewhere(scheduler::GrantLease& a);
   void act(scheduler::RecallLease& a);
   void act(scheduler::RefuseLease& a);
   void act(scheduler::StartActor& a);
@@ -158,6 +200,59 @@ class Service {
   void act(scheduler::ActorAccepted& a);
   void act(scheduler::ActorGone& a);
   void act(scheduler::JobFinished& a);
+  void act(scheduler::NodeAccepted& a);
+  void act(scheduler::NodeRefused& a);
+  void act(scheduler::RenewLease& a);
+  void act(scheduler::FenceNode& a);
+  void act(scheduler::AskNode& a);
+  void act(scheduler::ReturnToNode& a);
+
+  // ---- Other nodes (service_nodes.cc)
+  bool is_here(ProcessId process) const {
+    return process <= kDaemonProcess ||
+           (node_of(process) == self_.node && incarnation_of(process) == self_.incarnation);
+  }
+  ProcessId head_daemon() const {
+    const PeerId& head = options_.cluster->head;
+    return make_process(static_cast<uint16_t>(head.node), static_cast<uint16_t>(head.incarnation),
+                        static_cast<uint32_t>(kDaemonProcess));
+  }
+  Status create_mesh();
+  void create_relays();
+  void connect_store(objstore::StoreOptions& store);
+  void join_cluster();
+  void tend_lease();
+  void end_node(const std::string& why);
+  const NodeId* member(const PeerId& peer) const;
+  void tell_node(uint32_t node, NodeMessageType type, const std::string& payload) {
+    if (mesh_) mesh_->send(node, static_cast<uint16_t>(type), wire::as_bytes(payload));
+  }
+  void on_silence(const PeerId& peer, bool refused, const Status& why);
+  void on_node_message(const PeerId& from, uint16_t type, wire::Bytes payload);
+  void on_newcomer(const PeerId& from, wire::Bytes payload);
+  void answer_newcomer(const NodeId& node, const Status& status, const PeerId& given);
+  bool on_member_message(const PeerId& from, NodeMessageType type, wire::Bytes payload);
+  bool on_scheduler_message(const PeerId& from, NodeMessageType type, wire::Bytes payload);
+  bool on_process_message(const PeerId& from, NodeMessageType type, wire::Bytes payload);
+  void on_agent_message(scheduler::NodeMessage message);
+  void node_seen(const scheduler::NodeView& node);
+  void node_gone(const scheduler::NodeGone& gone);
+  template <class T>
+  bool control_event(const ForwardedRequest& m) {
+    auto message = wire::decode<T>(wire::as_bytes(m.body));
+    if (!message) return false;
+    push(scheduler::ControllerEvent(
+        scheduler::From<T>{m.process, m.request, std::move(*message)}));
+    return true;
+  }
+  bool control_request(const ForwardedRequest& m);
+  void on_record(const RecordHead& head, wire::Bytes bytes);
+  void process_gone(ProcessId remote, const protocol::ErrorRecord& cause);
+  void remote_grant(uint16_t number, const ForwardedGrant& grant);
+  std::optional<transport::LaneInfo> connect(Client& from, ProcessId remote);
+  void deliver(const ForProcess& message);
+  void announce_death(Client& client, const protocol::ErrorRecord& cause);
+
   ProcessId driver_of(JobId job) const;
   void deliver_logs(JobId job, protocol::LogLines lines);
 
@@ -165,15 +260,27 @@ class Service {
   EventLoop& loop_;
   Logger log_;
   NodeId node_id_;
+  PeerId self_{kHeadNumber, 1};  // number and incarnation
   NodeOffer offer_;
   std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   std::unique_ptr<transport::LaneRegion> region_;
   std::unique_ptr<objstore::Arena> arena_;
   std::unique_ptr<Clients> clients_;
   std::unique_ptr<LaneBroker> broker_;
+  std::unique_ptr<Mesh> mesh_;      // null: one node
+  std::unique_ptr<Relays> relays_;  // as mesh_
+  std::map<JobId, Job> jobs_;
+  std::optional<scheduler::NodeLease> lease_;  // of a member, once it is one
+  scheduler::Time joined_at_{0};
+  std::map<PeerId, NodeId> members_;           // head: who may speak
+  std::map<NodeId, PeerId> newcomers_;         // head: asked for a number
+  std::set<PeerId> peers_up_;                  // told to the store
+  // Nodes that know of a process of ours, and are told when it has died.
+  std::map<ProcessId, std::set<uint16_t>> reached_;
+  std::map<uint64_t, Gather> gathers_;
   std::unique_ptr<objstore::Store> store_;
   std::unique_ptr<scheduler::Agent> agent_;
-  std::unique_ptr<scheduler::Controller> controller_;
+  std::unique_ptr<scheduler::Controller> controller_;  // the head's, as the journal
   std::unique_ptr<scheduler::Journal> journal_;
   std::unique_ptr<LogRouter> logs_;
   std::unique_ptr<WorkerSpawner> spawner_;

@@ -27,8 +27,8 @@ void Service::perform(scheduler::ControllerAction& action) {
 // ---- The agent's
 
 void Service::act(scheduler::SpawnWorker& a) {
-  auto job = controller_->jobs().find(a.key.job);
-  if (job == controller_->jobs().end() || stopping_) {
+  auto job = jobs_.find(a.key.job);
+  if (job == jobs_.end() || stopping_) {
     ErrorRecord error{ErrorKind::kSystem, "the job is not known", {}, {}};
     return push(AgentEvent(scheduler::WorkerSpawnFailed{a.token, error}));
   }
@@ -37,6 +37,7 @@ void Service::act(scheduler::SpawnWorker& a) {
 }
 
 void Service::act(scheduler::GrantLease& a) {
+  if (!is_here(a.client)) return grant_elsewhere(a);
   Client* client = clients_->alive(a.client);
   if (client == nullptr) return;
   Client* worker = clients_->find(a.worker);
@@ -61,11 +62,29 @@ void Service::act(scheduler::GrantLease& a) {
   if (worker->reaped) broker_->let_go(worker->id, client->id);
 }
 
+// To a client of another node; its daemon makes the lane.
+void Service::grant_elsewhere(scheduler::GrantLease& a) {
+  uint16_t node = node_of(a.client);
+  trace_.instant("agent", "lease", a.lease);
+  reached_[a.worker].insert(node);
+  tell_node(node, NodeMessageType::kLeaseGrant,
+            wire::encode(ForwardedGrant{a.client, a.class_id, a.lease, a.worker, a.devices}));
+  Client* worker = clients_->find(a.worker);
+  if (worker != nullptr && !worker->dead) return;
+  ErrorRecord error{
+      ErrorKind::kWorkerCrashed, "the worker died before it could be handed out", {}, {}};
+  tell_node(node, NodeMessageType::kProcessGone, wire::encode(ClientWent{a.worker, error}));
+}
+
 void Service::act(scheduler::RecallLease& a) {
   send(a.client, MessageType::kLeaseRecall, protocol::LeaseRecall{a.lease});
 }
 
 void Service::act(scheduler::RefuseLease& a) {
+  if (!is_here(a.client)) {
+    return tell_node(node_of(a.client), NodeMessageType::kLeaseRefused,
+                     wire::encode(ForwardedRefusal{a.client, a.class_id, a.error}));
+  }
   send(a.client, MessageType::kLeaseRefused, protocol::LeaseRefused{a.class_id, a.error});
 }
 
@@ -91,7 +110,9 @@ void Service::act(scheduler::WarnClient& a) {
 }
 
 void Service::act(scheduler::ToController& a) {
-  push(ControllerEvent(scheduler::FromNode{node_id_, std::move(a.report)}));
+  if (controller_)
+    return push(ControllerEvent(scheduler::FromNode{node_id_, std::move(a.report)}));
+  tell_node(kHeadNumber, NodeMessageType::kReport, scheduler::encode(a.report));
 }
 
 // ---- The controller's
@@ -101,21 +122,23 @@ void Service::act(scheduler::AppendJournal& a) {
 }
 
 void Service::act(scheduler::Reply& a) {
-  if (Client* to = clients_->alive(a.process); to != nullptr && to->job == 0) job_registered(*to);
+  if (Client* to = clients_->alive(a.process); to != nullptr && to->job == 0)
+    job_registered(*to, controller_->job_of(to->id));
   reply(a.process, a.request, Status(a.code, a.message), a.payload);
 }
 
-void Service::act(scheduler::ToNode& a) {
-  push(AgentEvent(scheduler::FromController{std::move(a.message)}));
-}
-
 void Service::act(scheduler::PushActorUpdate& a) {
+  if (!is_here(a.process)) {
+    return tell_node(node_of(a.process), NodeMessageType::kActorUpdate,
+                     wire::encode(ForwardedUpdate{a.process, a.update}));
+  }
   Client* to = clients_->alive(a.process);
   if (to == nullptr) return;
   if (a.update.state == protocol::ActorState::kAlive) {
     Client* actor = clients_->find(a.update.process);
-    if (actor == nullptr || actor->dead) return;  // the next update says so
-    auto lane = connect(*to, *actor);
+    bool here = is_here(a.update.process);
+    if (here && (actor == nullptr || actor->dead)) return;  // the next update says so
+    auto lane = here ? connect(*to, *actor) : connect(*to, a.update.process);
     if (!lane) return;
     a.update.lane = *lane;
   }
@@ -140,16 +163,21 @@ void Service::act(scheduler::ActorGone& a) { store_->hold(kDaemonProcess, 0, {},
 void Service::act(scheduler::JobFinished& a) { SHEAF_LOG(log_, kInfo, "job {} has ended", a.job); }
 
 ProcessId Service::driver_of(JobId job) const {
-  auto it = controller_->jobs().find(job);
-  return it == controller_->jobs().end() ? 0 : it->second.driver;
+  auto it = jobs_.find(job);
+  return it == jobs_.end() ? 0 : it->second.driver;
 }
 
 void Service::deliver_logs(JobId job, protocol::LogLines lines) {
-  auto it = controller_->jobs().find(job);
-  if (it == controller_->jobs().end() || !it->second.spec.log_to_driver) return;
-  Client* driver = clients_->alive(it->second.driver);
-  if (driver == nullptr || driver->lane->overflow_bytes() > kLogOverflowMax) return;
-  send(*driver, MessageType::kLogLines, lines);
+  auto it = jobs_.find(job);
+  if (it == jobs_.end() || !it->second.spec.log_to_driver) return;
+  ProcessId driver = it->second.driver;
+  if (is_here(driver)) {
+    Client* client = clients_->alive(driver);
+    if (client == nullptr || client->lane->overflow_bytes() > kLogOverflowMax) return;
+  } else if (mesh_ && mesh_->congested(node_of(driver))) {
+    return;
+  }
+  send(driver, MessageType::kLogLines, lines);
 }
 
 }  // namespace sheaf::launchers

@@ -15,7 +15,6 @@ using scheduler::AgentEvent;
 using scheduler::ControllerEvent;
 
 namespace {
-constexpr uint16_t kHeadNode = 1;
 constexpr size_t kDeadPeersBeforeFence =
     16;  // lanes of dead peers that a client may keep unaccounted
 }  // namespace
@@ -34,8 +33,8 @@ void Service::greet(Greeting greeting) {
     job = key->job;
   }
   protocol::Welcome welcome;
-  welcome.node = kHeadNode;
-  welcome.incarnation = static_cast<uint16_t>(controller_->boot());
+  welcome.node = static_cast<uint16_t>(self_.node);
+  welcome.incarnation = static_cast<uint16_t>(self_.incarnation);
   welcome.node_id = node_id_;
   welcome.session_dir = options_.session->path();
   welcome.arena_bytes = arena_->bytes();
@@ -56,7 +55,11 @@ void Service::greet(Greeting greeting) {
   trace_.instant("clients", "joined", client.id);
   auto* pins = region_->at<objstore::PinTableBlock>(clients_->block(client.id).pins);
   store_->process_joined(client.id, pins, objstore::kDefaultPinSlots);
-  push(ControllerEvent(scheduler::ClientJoined{client.id, client.kind, job}));
+  if (controller_)
+    push(ControllerEvent(scheduler::ClientJoined{client.id, client.kind, job}));
+  else
+    tell_node(kHeadNumber, NodeMessageType::kClientJoined,
+              wire::encode(ClientCame{client.id, client.kind, job}));
   if (client.kind == ClientKind::kWorker) {
     push(AgentEvent(scheduler::WorkerRegistered{hello.spawn_token, client.id}));
   }
@@ -72,7 +75,8 @@ void Service::on_dead(Client& client, const ErrorRecord& cause) {
   client.memory_told = client.reaped;
   store_->process_died(client.id, client.reaped);
   push(AgentEvent(scheduler::ProcessDied{client.id, cause, client.reaped}));
-  push(ControllerEvent(scheduler::ClientLeft{client.id, cause}));
+  if (controller_) push(ControllerEvent(scheduler::ClientLeft{client.id, cause}));
+  announce_death(client, cause);
   if (client.kind == ClientKind::kWorker) tasks_.worker_died(client.id, cause.message);
   pushed_metrics_.process_died(client.id);
   std::erase_if(slab_requests_, [&](const auto& r) { return r.first == client.id; });
@@ -95,6 +99,7 @@ void Service::on_reaped(Client& client) {
     pump();
   }
   broker_->reaped(client.id);
+  if (relays_) relays_->reaped(client.id);
   // Of an async actor's event loop; one that was killed could not remove it.
   unlink((options_.session->bell_directory() + "/" + std::to_string(client.id)).c_str());
   unfenced_.erase(client.id);
@@ -119,11 +124,17 @@ void Service::fence(Client& client) {
 
 void Service::reply(ProcessId process, uint64_t request, const Status& status,
                     const std::string& payload) {
-  Client* client = clients_->alive(process);
-  if (client == nullptr || client->broken || request == 0) return;
+  if (request == 0) return;
   std::string head;
   wire::Writer w(head);
   w(protocol::Envelope{request}, protocol::ReplyHead{status.code(), std::string(status.message())});
+  if (!is_here(process)) {
+    return tell_node(node_of(process), NodeMessageType::kToProcess,
+                     wire::encode(ForProcess{process, static_cast<uint16_t>(MessageType::kReply),
+                                             head + payload}));
+  }
+  Client* client = clients_->alive(process);
+  if (client == nullptr || client->broken) return;
   client->lane->send(static_cast<uint16_t>(MessageType::kReply), wire::as_bytes(head),
                      wire::as_bytes(payload));
 }

@@ -5,7 +5,6 @@
 
 #include "launchers/service.h"
 #include "launchers/service_send.h"
-#include "launchers/state_report.h"
 
 namespace sheaf::launchers {
 
@@ -14,9 +13,28 @@ using scheduler::AgentEvent;
 using scheduler::ControllerEvent;
 
 namespace {
-constexpr auto kFlushWait = std::chrono::milliseconds(200);
 constexpr uint32_t kPrestartWorkersMax = 2;
-constexpr auto kShutdownGrace = std::chrono::milliseconds(500);
+
+// Of the messages that only the controller can answer.
+template <class T>
+constexpr MessageType message_type_of() {
+  if constexpr (std::is_same_v<T, protocol::RegisterJob>) return MessageType::kRegisterJob;
+  if constexpr (std::is_same_v<T, protocol::KvPut>) return MessageType::kKvPut;
+  if constexpr (std::is_same_v<T, protocol::KvGet>) return MessageType::kKvGet;
+  if constexpr (std::is_same_v<T, protocol::KvDelete>) return MessageType::kKvDelete;
+  if constexpr (std::is_same_v<T, protocol::KvKeys>) return MessageType::kKvKeys;
+  if constexpr (std::is_same_v<T, protocol::ActorCreate>) return MessageType::kActorCreate;
+  if constexpr (std::is_same_v<T, protocol::ActorSubscribe>) return MessageType::kActorSubscribe;
+  if constexpr (std::is_same_v<T, protocol::ActorHold>) return MessageType::kActorHold;
+  if constexpr (std::is_same_v<T, protocol::ActorKill>) return MessageType::kActorKill;
+  if constexpr (std::is_same_v<T, protocol::ActorLookup>) return MessageType::kActorLookup;
+  if constexpr (std::is_same_v<T, protocol::ActorNames>) return MessageType::kActorNames;
+  if constexpr (std::is_same_v<T, protocol::ActorStarted>) return MessageType::kActorStarted;
+  if constexpr (std::is_same_v<T, protocol::ActorExiting>) return MessageType::kActorExiting;
+  if constexpr (std::is_same_v<T, protocol::GroupCreate>) return MessageType::kGroupCreate;
+  if constexpr (std::is_same_v<T, protocol::GroupRemove>) return MessageType::kGroupRemove;
+  if constexpr (std::is_same_v<T, protocol::GroupSubscribe>) return MessageType::kGroupSubscribe;
+}
 }  // namespace
 
 template <class T>
@@ -29,8 +47,14 @@ std::optional<T> Service::read(Client& client, wire::Bytes body) {
 
 template <class T>
 void Service::to_controller(Client& client, uint64_t request, wire::Bytes body) {
-  if (auto m = read<T>(client, body))
-    push(ControllerEvent(scheduler::From<T>{client.id, request, std::move(*m)}));
+  auto m = read<T>(client, body);
+  if (!m) return;
+  if (controller_)
+    return push(ControllerEvent(scheduler::From<T>{client.id, request, std::move(*m)}));
+  auto type = static_cast<uint16_t>(message_type_of<T>());
+  tell_node(kHeadNumber, NodeMessageType::kControl,
+            wire::encode(ForwardedRequest{client.id, request, type,
+                                          std::string(wire::as_text(body))}));
 }
 
 void Service::dispatch(Client& client, const transport::Message& message) {
@@ -70,7 +94,7 @@ bool Service::dispatch_object(Client& client, MessageType type, uint64_t request
       return true;
     case MessageType::kObjectSubscribe:
       if (auto m = read<protocol::ObjectSubscribe>(client, body)) {
-        store_->subscribe(client.id, m->ids, m->restore, loop_.now());
+        store_->subscribe(client.id, m->ids, m->restore, loop_.now(), m->where);
       }
       return true;
     case MessageType::kObjectFree:
@@ -121,6 +145,10 @@ bool Service::dispatch_control(Client& client, MessageType type, uint64_t reques
       return true;
     case MessageType::kKvKeys: to_controller<protocol::KvKeys>(client, request, body); return true;
     case MessageType::kActorCreate:
+      if (auto m = read<protocol::ActorCreate>(client, body); m && !controller_) {
+        // The head's store is to hold them before anything can let go of them here.
+        store_->hold(client.id, head_daemon(), m->spec.holds, {});
+      }
       to_controller<protocol::ActorCreate>(client, request, body);
       return true;
     case MessageType::kActorSubscribe:
@@ -153,10 +181,18 @@ bool Service::dispatch_control(Client& client, MessageType type, uint64_t reques
     case MessageType::kGroupSubscribe:
       to_controller<protocol::GroupSubscribe>(client, request, body);
       return true;
+    default: return dispatch_lease(client, type, request, body);
+  }
+}
+
+bool Service::dispatch_lease(Client& client, MessageType type, uint64_t request,
+                             wire::Bytes body) {
+  switch (type) {
     case MessageType::kLeaseRequest:
       if (auto m = read<protocol::LeaseRequest>(client, body)) {
         push(AgentEvent(scheduler::LeaseRequested{client.id, client.job, m->class_id,
-                                                  std::move(m->spec), m->backlog}));
+                                                  std::move(m->spec), m->backlog,
+                                                  std::move(m->bytes_at)}));
       }
       return true;
     case MessageType::kLeaseReturn:
@@ -172,25 +208,33 @@ bool Service::dispatch_control(Client& client, MessageType type, uint64_t reques
       if (auto m = read<protocol::KillProcess>(client, body))
         kill_process(client, request, m->process);
       return true;
+    case MessageType::kCancelTask:
+      if (auto m = read<protocol::CancelTask>(client, body)) {
+        Client* submitter = clients_->find(m->id.process());
+        if (submitter) send(*submitter, MessageType::kCancelRequest, *m);
+      }
+      return true;
     default: return false;
   }
 }
 
-// The job's number is needed by the very next message of the same client.
 void Service::register_job(Client& client, uint64_t request, wire::Bytes body) {
   auto m = read<protocol::RegisterJob>(client, body);
   if (!m) return;
   bool python = !m->python.empty();
   if (python) spawner_->warm(*m);
-  push(ControllerEvent(scheduler::From<protocol::RegisterJob>{client.id, request, std::move(*m)}));
   client.warm_python = python;
+  client.job_request = request;
+  to_controller<protocol::RegisterJob>(client, request, body);
+  if (!controller_) return;
   pump();
-  job_registered(client);
+  // At once, or when the controller's first record of this life is on disk; its reply comes after.
+  job_registered(client, controller_->job_of(client.id));
 }
 
-// At once, or when the controller's first record of this life is on disk; its reply comes after it.
-void Service::job_registered(Client& client) {
-  client.job = controller_->job_of(client.id);
+// The job's number is needed by the very next message of the same client.
+void Service::job_registered(Client& client, JobId job) {
+  client.job = job;
   if (client.job == 0 || !std::exchange(client.warm_python, false)) return;
   auto cpus = scheduler::amount_of(offer_.resources, scheduler::kCpu) / protocol::kResourceUnit;
   auto count = static_cast<uint32_t>(std::clamp<int64_t>(cpus, 0, kPrestartWorkersMax));
@@ -198,14 +242,20 @@ void Service::job_registered(Client& client) {
 }
 
 void Service::kill_process(Client& client, uint64_t request, ProcessId target) {
+  if (is_here(target)) return kill_worker(client.id, request, client.job, target);
+  tell_node(node_of(target), NodeMessageType::kKill,
+            wire::encode(KillRemote{client.id, request, client.job, target}));
+}
+
+void Service::kill_worker(ProcessId asker, uint64_t request, JobId job, ProcessId target) {
   pump();
   auto it = agent_->workers().find(target);
-  if (it == agent_->workers().end() || it->second.key.job != client.job) {
-    return reply(client.id, request, {StatusCode::kNotFound, "no such worker of this job"});
+  if (it == agent_->workers().end() || it->second.key.job != job) {
+    return reply(asker, request, {StatusCode::kNotFound, "no such worker of this job"});
   }
-  push(AgentEvent(scheduler::KillRequested{client.job, target}));
+  push(AgentEvent(scheduler::KillRequested{job, target}));
   pump();
-  reply(client.id, request, Status::ok());
+  reply(asker, request, Status::ok());
 }
 
 bool Service::dispatch_other(Client& client, MessageType type, uint64_t request, wire::Bytes body) {
@@ -229,7 +279,9 @@ bool Service::dispatch_other(Client& client, MessageType type, uint64_t request,
     case MessageType::kShutdownCluster:
       if (auto m = read<protocol::ShutdownCluster>(client, body)) {
         reply(client.id, request, Status::ok());
-        begin_shutdown(m->reason.empty() ? "a client asked for it" : m->reason, kShutdownGrace);
+        std::string reason = m->reason.empty() ? "a client asked for it" : m->reason;
+        if (!controller_) tell_node(kHeadNumber, NodeMessageType::kShutdown, wire::encode(*m));
+        begin_shutdown(reason, kShutdownGrace);
       }
       return true;
     case MessageType::kDrainNode:
@@ -238,51 +290,6 @@ bool Service::dispatch_other(Client& client, MessageType type, uint64_t request,
       return true;
     default: return false;
   }
-}
-
-// ---- Questions
-
-void Service::state_query(Client& client, uint64_t request, protocol::StateQuery query) {
-  if (query.what == "logs") logs_->catch_up();
-  bool needs_flush = query.what == "tasks" || query.what == "metrics";
-  Flush flush{client.id, request, query, {}, 0};
-  uint64_t ticket = next_ticket_++;
-  if (needs_flush) {
-    for (const auto& [id, other] : clients_->all()) {
-      if (!other->alive() || other->broken || other->kind == protocol::ClientKind::kTool) continue;
-      flush.awaited.insert(id);
-      send(*other, MessageType::kFlushRequest, protocol::FlushRequest{ticket});
-    }
-  }
-  if (flush.awaited.empty()) return answer_query(client.id, request, query);
-  flush.timer = loop_.call_after(kFlushWait, [this, ticket] { finish_flush(ticket); });
-  flushes_.emplace(ticket, std::move(flush));
-}
-
-void Service::flush_done(Client& client, uint64_t ticket) {
-  if (auto it = flushes_.find(ticket); it != flushes_.end()) {
-    it->second.awaited.erase(client.id);
-    if (it->second.awaited.empty()) finish_flush(ticket);
-  } else if (auto f = fences_.find(ticket); f != fences_.end() && f->second.client == client.id) {
-    for (ProcessId gone : f->second.gone) broker_->let_go(client.id, gone);
-    fences_.erase(f);
-  }
-}
-
-void Service::finish_flush(uint64_t ticket) {
-  auto it = flushes_.find(ticket);
-  if (it == flushes_.end()) return;
-  Flush flush = std::move(it->second);
-  flushes_.erase(it);
-  loop_.cancel_timer(flush.timer);
-  answer_query(flush.asker, flush.request, flush.query);
-}
-
-void Service::answer_query(ProcessId asker, uint64_t request, const protocol::StateQuery& query) {
-  pump();
-  auto answer = StateReporter(*this).report(query);
-  if (!answer) return reply(asker, request, answer.status());
-  reply(asker, request, Status::ok(), wire::encode(*answer));
 }
 
 }  // namespace sheaf::launchers

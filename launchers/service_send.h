@@ -14,4 +14,15 @@ void Service::send(Client& client, protocol::MessageType type, const T& message)
                     wire::as_bytes(wire::encode(message)));
 }
 
+template <class T>
+void Service::send(ProcessId process, protocol::MessageType type, const T& message) {
+  if (!is_here(process)) {
+    std::string text = wire::encode(protocol::Envelope{}) + wire::encode(message);
+    return tell_node(node_of(process), NodeMessageType::kToProcess,
+                     wire::encode(ForProcess{process, static_cast<uint16_t>(type),
+                                             std::move(text)}));
+  }
+  if (Client* client = clients_->alive(process)) send(*client, type, message);
+}
+
 }  // namespace sheaf::launchers

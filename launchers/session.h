@@ -5,7 +5,7 @@
 //   "session_dir", "node_id", "head",
 //                              "embedded", "created" (unix seconds), "version"}; written whole when
 //                              the daemon serves
-//   <root>/<id>/{sheafd.sock, lock, logs/, spill/, bells/, journal.db}
+//   <root>/<id>/{sheafd.sock, lock, logs/, spill/, bells/, journal.db, secret}
 // Every directory is ours, 0700 and not a symbolic link, or creation fails; a root that is there
 // already may be readable, but not writable, for others. `lock` is held (flock) while the daemon
 // lives, so that a stale directory is told from a live one without guessing. To find a cluster
@@ -44,6 +44,7 @@ class SessionDirectory {
   std::string bell_directory() const { return path_ + "/bells"; }
   std::string spill_directory() const { return path_ + "/spill"; }
   std::string journal_path() const { return path_ + "/journal.db"; }
+  std::string secret_path() const { return path_ + "/secret"; }
 
   // Makes the cluster visible to clients that look for one.
   Status publish(const std::string& cluster_json);

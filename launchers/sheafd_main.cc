@@ -17,12 +17,14 @@
 
 #include "core/json.h"
 #include "core/version.h"
+#include "launchers/join.h"
 #include "launchers/service.h"
 
 namespace sheaf::launchers {
 namespace {
 
 constexpr auto kTermGrace = std::chrono::milliseconds(1000);
+constexpr auto kJoinTimeout = std::chrono::milliseconds(20000);
 
 struct Options {
   SessionOptions session;
@@ -31,6 +33,9 @@ struct Options {
   std::optional<double> num_cpus, num_gpus;
   std::string memory, object_store_memory;
   NodeOverrides overrides;
+  std::string listen;         // host or host:port; "auto": the interface that leads out
+  std::string join;           // the head's host:port
+  std::string secret_file;
   int ready_fd = -1;
   pid_t owner_pid = 0;
   protocol::RegisterJob warm;  // python and sys_path: whose template is started at once
@@ -53,6 +58,11 @@ void declare_options(CLI::App& app, Options& o) {
   app.add_option("--resources", o.overrides.resources,
                  "Further resources: a JSON object of numbers");
   app.add_option("--labels", o.overrides.labels, "Labels of the node: a JSON object of strings");
+  app.add_option("--listen", o.listen,
+                 "Address for the cluster's other nodes: host, host:port or auto; none: one node");
+  app.add_option("--join", o.join, "Be a further node of the cluster whose head is at host:port");
+  app.add_option("--secret-file", o.secret_file, "File with the cluster's secret, mode 0600")
+      ->envname("SHEAF_SECRET_FILE");
   app.add_option("--config-file", o.config_file, "TOML file of settings");
   app.add_option("--config", o.settings, "One setting, key=value; may be repeated")->take_all();
   app.add_option("--ready-fd", o.ready_fd,
@@ -161,6 +171,61 @@ Fd detach_streams() {
   return starter;
 }
 
+// host, host:port, [v6]:port or auto.
+Result<transport::FabricAddress> listen_address(const std::string& text,
+                                                const std::string& towards) {
+  if (text.empty() || text == "auto")
+    return transport::FabricAddress{own_address_towards(towards), 0};
+  if (auto whole = transport::parse_fabric_address(text)) return whole;
+  SHEAF_ASSIGN(auto address, transport::parse_fabric_address(text + ":1"));
+  address.port = 0;
+  return address;
+}
+
+// The head's secret: taken up by a later life of it, else made.
+Result<transport::ClusterSecret> own_secret(const std::string& path) {
+  auto known = transport::ClusterSecret::read(path);
+  if (known || known.status().code() != StatusCode::kNotFound) return known;
+  auto fresh = transport::ClusterSecret::random();
+  SHEAF_TRY(fresh.write_new(path));
+  return fresh;
+}
+
+// Asks the head for a number, or opens a door for others, or neither.
+Status prepare_cluster(const Options& o, const SessionDirectory& session, const Logger& log,
+                       ServiceOptions* service) {
+  if (o.join.empty() && o.listen.empty()) return {};
+  ClusterOptions cluster;
+  if (o.join.empty()) {
+    constexpr const char* kOutside = "192.0.2.1";  // of a documentation network: nobody's
+    std::string path = o.secret_file.empty() ? session.secret_path() : o.secret_file;
+    SHEAF_ASSIGN(cluster.secret, own_secret(path));
+    SHEAF_ASSIGN(cluster.listen, listen_address(o.listen, kOutside));
+    service->cluster = std::move(cluster);
+    return {};
+  }
+  if (o.secret_file.empty()) {
+    return Status(StatusCode::kInvalidArgument,
+                  "--join needs --secret-file (or SHEAF_SECRET_FILE): the head's session "
+                  "directory has it");
+  }
+  SHEAF_ASSIGN(cluster.secret, transport::ClusterSecret::read(o.secret_file));
+  SHEAF_ASSIGN(cluster.head_address, transport::parse_fabric_address(o.join));
+  SHEAF_ASSIGN(cluster.listen, listen_address(o.listen, cluster.head_address.host));
+  AskNumber ask;
+  ask.node = service->node_id;
+  ask.hostname = host_name();
+  ask.sheaf_version = version();
+  SHEAF_ASSIGN(NumberGiven given, ask_for_number(cluster.head_address, cluster.secret, ask,
+                                                 kJoinTimeout, log));
+  cluster.number = given.number;
+  cluster.incarnation = given.incarnation;
+  cluster.head = {given.head, given.head_incarnation};
+  service->head = false;
+  service->cluster = std::move(cluster);
+  return {};
+}
+
 Status run(const Options& o, std::function<void(std::string)> on_ready) {
   SHEAF_ASSIGN(Config config, load_config(o));
   SHEAF_ASSIGN(LogLevel level, parse_log_level(config.get_string("log.level")));
@@ -192,6 +257,8 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   options.owner_pid = o.owner_pid;
   options.worker_program = program_beside_us("sheaf-worker");
   options.log = Logger("sheafd", sink);
+  options.node_id = new_node_id();
+  SHEAF_TRY(prepare_cluster(o, session, options.log, &options));
   SHEAF_ASSIGN(auto service, Service::create(std::move(options)));
   SHEAF_TRY(loop->add_fd(signals.get(), EPOLLIN,
                          [&](uint32_t) { handle_signals(signals.get(), *service, o.embedded); }));

@@ -46,12 +46,6 @@ std::string_view name_of(const std::string_view (&names)[N], E value) {
   return i < N ? names[i] : "UNKNOWN";
 }
 
-std::string host_name() {
-  char name[256] = {};
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
 }  // namespace
 
 // ---- Rows
@@ -124,9 +118,9 @@ Result<protocol::StateReply> StateReporter::report(const protocol::StateQuery& q
   }
   protocol::StateReply reply;
   if (query.what == "cluster_resources")
-    reply.text = amounts(s_.agent_->resources().total());
+    reply.text = amounts(cluster_sum(&scheduler::NodeInfo::total));
   else if (query.what == "available_resources")
-    reply.text = amounts(s_.agent_->resources().available());
+    reply.text = amounts(cluster_sum(&scheduler::NodeInfo::available));
   else if (query.what == "config")
     reply.text = string_map(s_.options_.config->as_map());
   else if (query.what == "metrics")
@@ -151,6 +145,19 @@ std::string StateReporter::amounts(const protocol::ResourceMap& map) const {
   return std::move(w).take();
 }
 
+// The head's own part is its agent's, which is ahead of what the controller has heard.
+protocol::ResourceMap StateReporter::cluster_sum(
+    protocol::ResourceMap scheduler::NodeInfo::* part) const {
+  const scheduler::ResourcePool& own = s_.agent_->resources();
+  protocol::ResourceMap sum =
+      part == &scheduler::NodeInfo::total ? own.total() : own.available();
+  for (const auto& [id, node] : s_.controller_->nodes()) {
+    if (node.local) continue;
+    for (const auto& [name, amount] : node.*part) sum[name] += amount;
+  }
+  return sum;
+}
+
 const Client* StateReporter::client(ProcessId id) const { return s_.clients_->find(id); }
 
 int32_t StateReporter::pid_of(ProcessId id) const {
@@ -171,15 +178,20 @@ int64_t StateReporter::wall_ms(scheduler::Time t) const {
 void StateReporter::nodes(const std::function<bool(Row&&)>& take) const {
   for (const auto& [id, node] : s_.controller_->nodes()) {
     Row row;
-    row.text("node_id", to_hex(id)).text("node_ip", "127.0.0.1").text("node_name", host_name());
-    row.text("hostname", host_name()).flag("is_head_node", s_.options_.head).text("state", "ALIVE");
+    std::string ip = node.address.substr(0, node.address.rfind(':'));
+    row.text("node_id", to_hex(id)).text("node_ip", ip.empty() ? "127.0.0.1" : ip);
+    row.text("node_name", node.hostname).text("hostname", node.hostname);
+    row.flag("is_head_node", node.local).text("state", "ALIVE").number("number", node.number);
+    row.flag("draining", node.draining).text("address", node.address);
     row.json("resources_total", amounts(node.total))
         .json("resources_available", amounts(node.available));
-    row.json("labels", string_map(node.labels)).text("socket", s_.options_.session->socket_path());
-    row.number("pid", getpid());
-    auto started = s_.started_.time_since_epoch();
-    row.number("start_time_ms",
-               std::chrono::duration_cast<std::chrono::milliseconds>(started).count());
+    row.json("labels", string_map(node.labels));
+    if (node.local) {
+      row.text("socket", s_.options_.session->socket_path()).number("pid", getpid());
+      auto started = s_.started_.time_since_epoch();
+      row.number("start_time_ms",
+                 std::chrono::duration_cast<std::chrono::milliseconds>(started).count());
+    }
     if (!take(std::move(row))) return;
   }
 }
@@ -336,8 +348,8 @@ void StateReporter::runtime_envs(const std::function<bool(Row&&)>& take) const {
   std::set<std::string> seen;
   for (const auto& [id, worker] : s_.agent_->workers()) {
     std::string env = worker.key.runtime_env;
-    auto job = s_.controller_->jobs().find(worker.key.job);
-    if (env.empty() && job != s_.controller_->jobs().end()) env = job->second.spec.runtime_env;
+    auto job = s_.jobs_.find(worker.key.job);
+    if (env.empty() && job != s_.jobs_.end()) env = job->second.spec.runtime_env;
     if (env.empty() || !seen.insert(env).second) continue;
     Row row;
     row.json("runtime_env", parse_json(env) ? env : json_quote(env))

@@ -60,6 +60,7 @@ class StateReporter {
   void logs(const std::function<bool(Row&&)>& take) const;
   void runtime_envs(const std::function<bool(Row&&)>& take) const;
   std::string amounts(const protocol::ResourceMap& map) const;
+  protocol::ResourceMap cluster_sum(protocol::ResourceMap scheduler::NodeInfo::* part) const;
   std::string metrics() const;
   int64_t wall_ms(scheduler::Time t) const;
   const Client* client(ProcessId id) const;

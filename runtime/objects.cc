@@ -84,6 +84,7 @@ void Objects::set_arena(Slot slot, const objstore::Locator& locator, std::span<c
     e.flags |= kPublished;
   }
   if (e.ready()) return;
+  if (!is_here(locator)) knows_other_nodes_ = true;
   e.set_locator(locator);
   attach_contained(e, contained);
   became_ready(slot);
@@ -105,6 +106,12 @@ void Objects::set_moved(Slot slot) {
 
 bool Objects::is_here(const objstore::Locator& locator) const {
   return locator.node == rt_.session.welcome.node;
+}
+
+const objstore::Locator* Objects::location(Slot slot) {
+  const Entry& e = at(slot);
+  if (e.state == ValueState::kArena) return &e.locator;
+  return !e.ready() && e.extra && e.extra->elsewhere.length > 0 ? &e.extra->elsewhere : nullptr;
 }
 
 void Objects::set_rebuilding(Slot slot) {

@@ -33,6 +33,10 @@ class Objects {
   // It was ready, and its bytes are gone from where they were, or on another node: pending again, and asked for.
   void set_moved(Slot slot);
   bool is_here(const objstore::Locator& locator) const;
+  // Where the bytes are, as far as we know; null when they travel in messages.
+  const objstore::Locator* location(Slot slot);
+  // Some value's bytes have been on another node.
+  bool knows_other_nodes() const { return knows_other_nodes_; }
 
   // The daemon waits for the object's maker, who may have to run a task.
   void set_rebuilding(Slot slot);
@@ -67,6 +71,7 @@ class Objects {
   Runtime::Impl& rt_;
   EntryTable table_;
   std::unordered_map<ObjectId, int> hold_changes_;
+  bool knows_other_nodes_ = false;
   bool hold_added_ = false;                   // some queued change must precede our next reply
   std::vector<ObjectId> subscriptions_;
   std::vector<ObjectId> located_;             // further subscriptions, to values on other nodes: at locations_

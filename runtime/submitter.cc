@@ -1,6 +1,7 @@
 #include "runtime/submitter.h"
 
 #include <algorithm>
+#include <array>
 
 #include "runtime/impl.h"
 
@@ -147,11 +148,35 @@ void Submitter::push(Task* task, Peer& peer) {
   ++in_flight_;
 }
 
-Peer* Submitter::choose(SchedClass& c, const Template& t) {
+// The node that has most of the arguments' bytes; 0 when it does not matter.
+uint16_t Submitter::best_node(Task& task) {
+  std::array<std::pair<uint16_t, uint64_t>, 4> at{};   // more nodes than that are not told apart
+  for (uint32_t i = 0; i < task.n_deps; ++i) {
+    const objstore::Locator* where = rt_.objects.location(task.deps()[i]);
+    if (!where) continue;
+    for (auto& [node, bytes] : at) {
+      if (node != 0 && node != where->node) continue;
+      node = where->node;
+      bytes += where->length;
+      break;
+    }
+  }
+  auto most = std::max_element(at.begin(), at.end(), [](auto& a, auto& b) { return a.second < b.second; });
+  return most->first;
+}
+
+Peer* Submitter::choose(SchedClass& c, const Template& t, Task& task) {
   Peer* best = nullptr;
+  uint16_t wanted = c.spans_nodes && task.n_deps > 0 ? best_node(task) : uint16_t{0};
+  auto better = [&](const Peer& a, const Peer& b) {
+    bool free_a = a.in_flight.size < a.slots, free_b = b.in_flight.size < b.slots;
+    bool near_a = node_of(a.process) == wanted, near_b = node_of(b.process) == wanted;
+    if (wanted != 0 && free_a && free_b && near_a != near_b) return near_a;
+    return a.in_flight.size * b.slots < b.in_flight.size * a.slots;
+  };
   for (Peer* p : c.leases) {
     if (p->recalled || !p->alive) continue;
-    if (!best || p->in_flight.size * best->slots < best->in_flight.size * p->slots) best = p;
+    if (!best || better(*p, *best)) best = p;
   }
   if (!best || best->in_flight.size < best->slots) return best;
   bool room = t.mean_us >= 0 && best->backlog_us + t.mean_us <= kPipelineBudgetUs &&
@@ -161,7 +186,7 @@ Peer* Submitter::choose(SchedClass& c, const Template& t) {
 
 void Submitter::push_class(SchedClass& c) {
   while (Task* task = c.queue.head) {
-    Peer* peer = choose(c, templates_[task->template_id]);
+    Peer* peer = choose(c, templates_[task->template_id], *task);
     if (!peer) break;
     c.queue.remove(task);
     if (!await_dependencies(task)) continue;   // an argument was spilled meanwhile
@@ -190,7 +215,18 @@ void Submitter::request_leases(SchedClass& c) {
   bool changed = want == 0 ? c.requested != 0 : c.requested == 0 || want > 2 * c.requested;
   if (!changed) return;
   c.requested = want;
-  rt_.daemon.send(MessageType::kLeaseRequest, protocol::LeaseRequest{c.id, c.spec, want, {}});
+  protocol::LeaseRequest request{c.id, c.spec, want, {}};
+  if (rt_.objects.knows_other_nodes()) {
+    uint32_t looked_at = 0;
+    for (Task* task = c.queue.head; task && looked_at < kTasksLocated; task = task->next, ++looked_at) {
+      for (uint32_t i = 0; i < task->n_deps; ++i) {
+        if (const objstore::Locator* where = rt_.objects.location(task->deps()[i])) {
+          request.bytes_at[where->node] += where->length;
+        }
+      }
+    }
+  }
+  rt_.daemon.send(MessageType::kLeaseRequest, request);
 }
 
 // ---- Leases ------------------------------------------------------------------------------------------------------------
@@ -202,6 +238,7 @@ void Submitter::lease_granted(const protocol::LeaseGrant& grant) {
     return;
   }
   SchedClass& c = *by_id_[grant.class_id];
+  c.spans_nodes = c.spans_nodes || node_of(grant.worker) != rt_.session.welcome.node;
   peer->lease = grant.lease;
   peer->sched = &c;
   peer->grant = grant;

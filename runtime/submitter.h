@@ -25,6 +25,7 @@ struct Template {
 inline constexpr double kPipelineBudgetUs = 1000;      // unanswered work at one leased worker
 inline constexpr uint32_t kPipelineTasksMax = 512;
 inline constexpr std::chrono::milliseconds kIdleLease{100};
+inline constexpr uint32_t kTasksLocated = 32;          // of a request for leases: where their arguments are
 inline constexpr size_t kPendingEventsMax = 10000;
 inline constexpr uint8_t kRebuildsMax = 32;            // of one task, where max_retries sets no bound
 
@@ -83,7 +84,8 @@ class Submitter {
   void enqueue(Task* task, bool front = false);
   void mark_dirty(SchedClass& c);
   void push_class(SchedClass& c);
-  Peer* choose(SchedClass& c, const Template& t);
+  uint16_t best_node(Task& task);
+  Peer* choose(SchedClass& c, const Template& t, Task& task);
   void request_leases(SchedClass& c);
   void return_lease(Peer& peer, bool worker_exits);
   void steal_back(SchedClass& c);

@@ -137,6 +137,7 @@ struct SchedClass {
   TaskList queue;                    // ready to run
   std::vector<Peer*> leases;
   uint32_t requested = 0;            // backlog last told to the daemon
+  bool spans_nodes = false;          // has had leases on other nodes
   bool dirty = false;                // something changed: push_out() has to look
 };
 

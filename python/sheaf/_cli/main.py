@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from . import observe, run, start
+from . import node, observe, run, start
 from .output import fail
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 app.command("start")(start.start)
 app.command("stop")(start.stop)
+app.add_typer(node.app, name="node")
 app.command("status")(observe.status)
 app.command("list")(observe.list_rows)
 app.command("summary")(observe.summary)

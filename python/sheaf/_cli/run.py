@@ -22,10 +22,20 @@ def run(
         False, "--as-ray", help="Let 'import ray' mean sheaf, in workers too."
     ),
     address: Optional[str] = typer.Option(None, help="Cluster to use; default: one of its own."),
+    nodes: Optional[int] = typer.Option(
+        None, "--nodes", "-n", min=1, help="Run on a cluster of so many nodes on this machine."
+    ),
+    num_cpus: Optional[float] = typer.Option(
+        None, help="With --nodes: CPUs of each; default: this machine's, shared out, at least 1."
+    ),
 ) -> None:
     """Run a script; ends with the script's exit status."""
     if not os.path.exists(script):
         raise ValueError(f"There is no file {script}.")
+    if nodes is not None and address:
+        raise ValueError("--nodes makes a cluster of its own: --address cannot be given as well.")
+    if num_cpus is not None and nodes is None:
+        raise ValueError("--num-cpus belongs to --nodes.")
     if address:
         os.environ["SHEAF_ADDRESS"] = address
     command = [
@@ -37,6 +47,10 @@ def run(
         *context.args,
     ]
     sys.stdout.flush()
+    if nodes is not None:
+        from .._local_nodes import run_on_nodes
+
+        raise typer.Exit(run_on_nodes(nodes, num_cpus, command))
     os.execv(sys.executable, command)
 
 

@@ -16,7 +16,19 @@ from .output import fail, print_json
 def start(
     head: bool = typer.Option(False, "--head", help="Start a new cluster on this machine."),
     address: Optional[str] = typer.Option(
-        None, help="Join the cluster at this address with a further node."
+        None, help="Join the cluster whose head is at HOST:PORT with a further node."
+    ),
+    secret_file: Optional[str] = typer.Option(
+        None,
+        envvar="SHEAF_SECRET_FILE",
+        help="File with the cluster's secret, which the head makes in its session directory; "
+        "needed to join from another machine.",
+    ),
+    listen: Optional[str] = typer.Option(
+        None,
+        "--listen",
+        help="HOST or HOST:PORT where other nodes reach this one; default: the interface that "
+        "leads out, a free port. 'none' (head only): no other nodes, no port.",
     ),
     num_cpus: Optional[float] = typer.Option(
         None, help="CPUs for tasks; default: all that this process may use."
@@ -40,11 +52,9 @@ def start(
     block: bool = typer.Option(False, help="Stay until the cluster ends."),
     as_json: bool = typer.Option(False, "--json", help="Print the cluster's description as JSON."),
 ) -> None:
-    """Start a cluster on this machine that outlives this command."""
-    if address is not None and not head:
-        fail("Joining a cluster of another machine (--address) is not supported by this version.")
-    if not head:
-        fail("Say --head to start a new cluster on this machine.", 2)
+    """Start a cluster on this machine, or a further node of one, that outlives this command."""
+    if head == (address is not None):
+        fail("Say --head to start a new cluster, or --address HOST:PORT to join one.", 2)
     from .._cluster import _check_arguments, node_arguments
     from .._daemon import Daemon
 
@@ -54,6 +64,7 @@ def start(
     arguments = node_arguments(
         num_cpus, num_gpus, amounts, node_labels, object_store_memory, settings
     )
+    arguments += _cluster_arguments(address, secret_file, listen)
     if session_dir:
         arguments += ["--session-dir", os.path.abspath(session_dir)]
     daemon = Daemon(arguments if block else ["--daemonize", *arguments])
@@ -61,14 +72,54 @@ def start(
     if as_json:
         print_json(description)
     else:
-        print(
-            f"Sheaf runs: {daemon.session_dir}\n\n"
-            '  in Python:  sheaf.init(address="auto")   or   '
-            f"sheaf.init(address={daemon.session_dir!r})\n"
-            f"  to look:    sheaf status\n  to end it:  sheaf stop"
-        )
+        print(_greeting(daemon))
     if block:
         _stay(daemon)
+
+
+def _cluster_arguments(address, secret_file, listen) -> list[str]:
+    """What the daemon is told about other nodes."""
+    arguments = []
+    if address is not None:
+        arguments += ["--join", address, "--secret-file", secret_file or _secret_of(address)]
+    elif secret_file:
+        arguments += ["--secret-file", secret_file]
+    if listen != "none":
+        arguments += ["--listen", listen or "auto"]
+    elif address is not None:
+        fail("--listen none: a node that joins a cluster has to be reachable.", 2)
+    return arguments
+
+
+def _secret_of(address: str) -> str:
+    """The secret of the cluster at this address, when its head runs on this machine."""
+    from .._daemon import live_clusters
+
+    for cluster in live_clusters():
+        if cluster.get("address") == address and cluster.get("head"):
+            return cluster["secret_file"]
+    fail(
+        f"No cluster on this machine has the address {address}: copy its secret here (the head's "
+        "session directory has it, mode 0600) and name it by --secret-file.",
+        2,
+    )
+
+
+def _greeting(daemon) -> str:
+    text = (
+        f"Sheaf runs: {daemon.session_dir}\n\n"
+        '  in Python:  sheaf.init(address="auto")   or   '
+        f"sheaf.init(address={daemon.session_dir!r})\n"
+        "  to look:    sheaf status\n  to end it:  sheaf stop"
+    )
+    description = daemon.description
+    if description.get("head") and description.get("address"):
+        text += (
+            f"\n  more nodes: sheaf start --address {description['address']} --secret-file FILE\n"
+            f"              FILE: a copy of {description['secret_file']} (on this machine none is "
+            "needed)"
+        )
+    return text
 
 
 def _stay(daemon) -> None:

@@ -1,0 +1,103 @@
+#include "launchers/join.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include <optional>
+#include <thread>
+
+#include "core/event_loop.h"
+#include "core/fd.h"
+#include "transport/fabric/sock_fabric.h"
+
+namespace sheaf::launchers {
+
+using transport::Fabric;
+using transport::PeerId;
+using transport::PeerState;
+
+namespace {
+
+constexpr auto kRetryPause = std::chrono::milliseconds(100);
+constexpr auto kOneTry = std::chrono::milliseconds(3000);
+constexpr size_t kNumberlessHead = 16;  // of a message outside of a channel, all zero
+
+// One connection, one question. kDisconnected and kTimeout may be tried again.
+Result<NumberGiven> ask_once(const transport::FabricAddress& head,
+                             const transport::ClusterSecret& secret, const AskNumber& ask,
+                             const Logger& log) {
+  SHEAF_ASSIGN(auto loop, EventLoop::create());
+  std::optional<Result<NumberGiven>> answer;
+  transport::SockFabricOptions options;
+  uint64_t life = 0;
+  SHEAF_CHECK(getrandom(&life, sizeof life, 0) == sizeof life);
+  options.self = {transport::kNoNode, life | 1};
+  options.secret = secret;
+  options.listens = false;
+  options.log = log;
+  options.events.on_message = [&](const PeerId&, uint16_t type, wire::Bytes payload) {
+    if (type != static_cast<uint16_t>(NodeMessageType::kNumberGiven)) return;
+    if (payload.size() < kNumberlessHead) return;
+    answer = wire::decode<NumberGiven>(payload.subspan(kNumberlessHead));
+    loop->stop();
+  };
+  options.events.on_peer = [&](const PeerId&, PeerState state, const Status& why) {
+    if (state != PeerState::kDown || answer) return;
+    answer = why.is_ok() ? Status(StatusCode::kDisconnected, "the head hung up") : why;
+    loop->stop();
+  };
+  SHEAF_ASSIGN(auto fabric, transport::make_sock_fabric(*loop, std::move(options)));
+  auto deadline = EventLoop::Clock::now() + kOneTry;
+  fabric->connect({1, 0}, head, deadline, [&](Result<PeerId> connected) {
+    if (!connected) {
+      answer = connected.status();
+      return loop->stop();
+    }
+    std::string frame(kNumberlessHead, '\0');
+    frame += wire::encode(ask);
+    (void)fabric->send(*connected, static_cast<uint16_t>(NodeMessageType::kAskNumber),
+                       wire::as_bytes(frame));
+  });
+  loop->call_at(deadline, [&] {
+    if (!answer) answer = Status(StatusCode::kTimeout, "the head does not answer");
+    loop->stop();
+  });
+  loop->run();
+  fabric->close();
+  return *std::move(answer);
+}
+
+}  // namespace
+
+Result<NumberGiven> ask_for_number(const transport::FabricAddress& head,
+                                   const transport::ClusterSecret& secret, const AskNumber& ask,
+                                   std::chrono::milliseconds timeout, const Logger& log) {
+  auto deadline = EventLoop::Clock::now() + timeout;
+  while (true) {
+    auto answer = ask_once(head, secret, ask, log);
+    if (answer && answer->code != StatusCode::kOk) return Status(answer->code, answer->message);
+    if (answer) return answer;
+    StatusCode code = answer.status().code();
+    bool nobody_yet = code == StatusCode::kDisconnected || code == StatusCode::kTimeout;
+    if (!nobody_yet || EventLoop::Clock::now() >= deadline) return answer.status();
+    std::this_thread::sleep_for(kRetryPause);
+  }
+}
+
+std::string own_address_towards(const std::string& towards) {
+  sockaddr_in to{}, own{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(9);
+  socklen_t size = sizeof own;
+  Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  char text[INET_ADDRSTRLEN] = "127.0.0.1";
+  if (!fd || inet_pton(AF_INET, towards.c_str(), &to.sin_addr) != 1) return text;
+  if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) return text;
+  if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size) != 0) return text;
+  inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
+  return text;
+}
+
+}  // namespace sheaf::launchers
