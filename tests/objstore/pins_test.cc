@@ -168,6 +168,7 @@ class PinRace : public PinsTest {
   bool race(bool obey, std::chrono::milliseconds duration) {
     std::vector<pid_t> children;
     PinRegistry registry;
+    stop()->store(0);
     for (int i = 0; i < kObjects; ++i) {
       fill(i, 1);
       seal_header(arena_, at(i, 1), {1, static_cast<uint64_t>(i)});
@@ -208,13 +209,19 @@ class PinRace : public PinsTest {
 };
 
 TEST_F(PinRace, PinnedBytesNeverChangeUnderTheReader) {
-  EXPECT_FALSE(race(true, std::chrono::milliseconds(700)));
-  EXPECT_GT(evicted_, 0u);
+  for (int round = 0; round < 20 && (round == 0 || kept_ == 0); ++round) {
+    EXPECT_FALSE(race(true, std::chrono::milliseconds(700)));
+    EXPECT_GT(evicted_, 0u);
+  }
   EXPECT_GT(kept_, 0u) << "the race never happened";
 }
 
 TEST_F(PinRace, ReadersThatIgnoreARefusedPinAreCaught) {
-  EXPECT_TRUE(race(false, std::chrono::milliseconds(300)));
+  bool caught = false;  // soon, or a little later where the processes share a core
+  for (int round = 0; round < 40 && !caught; ++round) {
+    caught = race(false, std::chrono::milliseconds(300));
+  }
+  EXPECT_TRUE(caught);
 }
 
 TEST_F(PinsTest, DeadProcessIsForgottenWithItsTable) {
