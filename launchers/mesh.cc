@@ -131,6 +131,11 @@ uint64_t Mesh::unconfirmed_bytes() const {
   return bytes;
 }
 
+void Mesh::contact(const PeerId& peer) {
+  Channel* channel = find(peer);
+  if (channel != nullptr && !fabric_->is_up(peer)) connect(*channel);
+}
+
 void Mesh::connect(Channel& channel) {
   if (channel.connecting || channel.retry != 0) return;
   channel.connecting = true;

@@ -67,6 +67,9 @@ class Mesh {
   // The life that `node` is known by; incarnation 0 when it is not.
   PeerId peer(uint32_t node) const;
 
+  // Connects without anything to send, so that pulls find a session.
+  void contact(const PeerId& peer);
+
   // At most kMeshMessageBytesMax. Dropped when the node is not known.
   void send(uint32_t node, uint16_t type, wire::Bytes payload);
   // To a node that has no number yet, over the connection that it made.

@@ -14,6 +14,8 @@ using scheduler::ControllerEvent;
 
 namespace {
 
+constexpr size_t kEagerPeers = 32;
+
 ProcessId daemon_of(const PeerId& node) {
   return make_process(static_cast<uint16_t>(node.node), static_cast<uint16_t>(node.incarnation),
                       static_cast<uint32_t>(kDaemonProcess));
@@ -64,8 +66,9 @@ void Service::connect_store(objstore::StoreOptions& store) {
                       transport::Fabric::OnPulled done) {
     transport::PullOptions options;
     options.priority = priority;
-    return mesh_->fabric().pull(peer_of(node_of(from), incarnation_of(from)), range, into, options,
-                                std::move(done));
+    PeerId peer = peer_of(node_of(from), incarnation_of(from));
+    mesh_->contact(peer);  // the store tries again when it is not up yet
+    return mesh_->fabric().pull(peer, range, into, options, std::move(done));
   };
   store.cancel_pull = [this](transport::PullId id) { mesh_->fabric().cancel(id); };
   store.barrier_reached = [this](uint64_t barrier) {
@@ -315,6 +318,8 @@ void Service::node_seen(const scheduler::NodeView& node) {
   if (!fresh) return;
   peers_up_.insert(peer);
   store_->peer_up(daemon_of(peer));
+  // In a small cluster everybody is soon somebody's source; in a large one sessions come with need.
+  if (peers_up_.size() <= kEagerPeers && self_ > peer) mesh_->contact(peer);
 }
 
 void Service::node_gone(const scheduler::NodeGone& gone) {
