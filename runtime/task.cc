@@ -1,6 +1,5 @@
 #include "runtime/task.h"
 
-#include <algorithm>
 #include <new>
 
 namespace sheaf::runtime {
@@ -45,12 +44,15 @@ void TaskList::remove(Task* t) {
 Task* TaskPool::create(uint16_t n_returns, const Arguments& args) {
   size_t slots = n_returns + args.deps.size() + args.nested.size();
   size_t bytes = sizeof(Task) + slots * sizeof(Slot) + args.payload.size();
+  size_t kind = kind_of(bytes);
   void* memory = nullptr;
-  if (bytes <= kBlockBytes && !spare_.empty()) {
-    memory = spare_.back();
-    spare_.pop_back();
+  if (kind == kKinds) {
+    memory = malloc(bytes);
+  } else if (spare_[kind].empty()) {
+    memory = malloc(kBlockBytes[kind]);
   } else {
-    memory = malloc(std::max(bytes, kBlockBytes));
+    memory = spare_[kind].back();
+    spare_[kind].pop_back();
   }
   Task* t = new (memory) Task();
   t->n_returns = n_returns;

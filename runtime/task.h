@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -83,18 +84,29 @@ class TaskPool {
   TaskPool() = default;
   TaskPool(const TaskPool&) = delete;
   ~TaskPool() {
-    for (void* block : spare_) free(block);
+    for (auto& blocks : spare_) {
+      for (void* block : blocks) free(block);
+    }
   }
   Task* create(uint16_t n_returns, const Arguments& args);
   void destroy(Task* task) {
-    if (task->bytes() > kBlockBytes || spare_.size() >= kSpareMax) return free(task);
-    spare_.push_back(task);
+    size_t kind = kind_of(task->bytes());
+    if (kind == kKinds || spare_[kind].size() >= kSpareMax) return free(task);
+    spare_[kind].push_back(task);
   }
 
  private:
-  static constexpr size_t kBlockBytes = 320;
+  // Calls without arguments, with a few small ones, others. What is left of a multiple of 16 is the heap's own word:
+  // a million queued tasks shall not pay for room that they do not use.
+  static constexpr size_t kBlockBytes[] = {136, 184, 312};
+  static constexpr size_t kKinds = std::size(kBlockBytes);
   static constexpr size_t kSpareMax = 4096;
-  std::vector<void*> spare_;   // of kBlockBytes each
+  static size_t kind_of(size_t bytes) {   // kKinds: larger than any block
+    size_t kind = 0;
+    while (kind < kKinds && bytes > kBlockBytes[kind]) ++kind;
+    return kind;
+  }
+  std::vector<void*> spare_[kKinds];   // of kBlockBytes each
 };
 
 // A streaming generator as its consumer sees it.

@@ -130,10 +130,17 @@ TEST(TaskTest, OneAllocationHoldsEverything) {
   EXPECT_EQ(std::vector<Slot>(task->deps(), task->deps() + 3), deps);
   EXPECT_EQ(task->nested()[0], 9u);
   EXPECT_EQ(std::string(task->payload(), task->payload_bytes), payload);
+  Task* small = pool.create(1, {{}, {}, {}});
+  pool.destroy(small);
+  task->attempt = 7;
   pool.destroy(task);
   Task* next = pool.create(1, {{}, {}, {}});
-  EXPECT_EQ(next, task);   // its memory again, as new
+  EXPECT_EQ(next, small);   // the memory of one of its size again, as new
   EXPECT_EQ(next->n_deps + next->n_nested + next->payload_bytes + next->attempt, 0u);
+  pool.destroy(next);
+  next = pool.create(1, {{}, deps, nested});
+  EXPECT_EQ(next, task);
+  EXPECT_EQ(next->n_nested + next->attempt, 1u);
   pool.destroy(next);
   std::string large(100000, 'x');
   Task* big = pool.create(1, {wire::as_bytes(large), {}, {}});
