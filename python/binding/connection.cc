@@ -1,6 +1,8 @@
 // Connecting, leaving, and what the engine's threads have to say to Python: log lines and warnings.
 //
 // The engine's threads never take the interpreter lock. Log lines go to a queue that one Python thread empties.
+#include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -118,6 +120,12 @@ nb::dict session() {
   return welcome_to(rt->session());
 }
 
+// Ends this process when its parent has ended. False when that was so before.
+bool die_with(pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  return getppid() == parent;
+}
+
 }  // namespace
 
 void bind_connection(nb::module_& m) {
@@ -127,6 +135,8 @@ void bind_connection(nb::module_& m) {
   m.def("session", &session);
   m.def("_take_log_lines", &take_log_lines);
   m.def("_want_log_lines", &want_log_lines);
+  m.def("_die_with", &die_with);
+  m.def("_set_title", [](const std::string& title) { prctl(PR_SET_NAME, title.c_str()); });
 }
 
 }  // namespace sheaf::python

@@ -7,19 +7,20 @@ copy a lock that nobody will ever release.
 
 from __future__ import annotations
 
+# The C modules: what lies over them takes milliseconds to import, and each fork pages to run.
+import _signal as signal
+import _socket as socket
 import array
-import ctypes
 import gc
 import json
 import os
 import select
-import signal
-import socket
 import sys
+
+from . import _core
 
 _CHANNEL = 3
 _REQUEST_BYTES_MAX = 256 * 1024
-_PR_SET_PDEATHSIG = 1
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
                      "VECLIB_MAXIMUM_THREADS")
 
@@ -28,8 +29,6 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 _WHEN_IDLE = ("asyncio", "traceback", "sheaf._worker_async")
 _QUIET_MS = 200
 
-_libc = ctypes.CDLL(None)
-
 
 class Template:
     """Owned by the main (and only) thread."""
@@ -37,6 +36,7 @@ class Template:
     def __init__(self):
         self.channel = socket.socket(fileno=_CHANNEL)
         self.job = None  # whose environment this process wears
+        self.buffer = bytearray(_REQUEST_BYTES_MAX)  # kept: its pages are not mapped anew each time
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def send(self, line: str) -> None:
@@ -86,15 +86,15 @@ class Template:
 
     def receive(self) -> bool:
         """Handles one message; False at the end of the channel."""
-        data, ancillary, _, _ = self.channel.recvmsg(_REQUEST_BYTES_MAX, socket.CMSG_SPACE(8 * 4))
-        if not data:
+        size, ancillary, _, _ = self.channel.recvmsg_into([self.buffer], socket.CMSG_SPACE(8 * 4))
+        if not size:
             return False
         fds = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
         try:
-            request = json.loads(data.decode("utf-8", "surrogatepass"))
+            request = json.loads(self.buffer[:size].decode("utf-8", "surrogatepass"))
             if request.get("cmd") == "job":
                 self.take_on(request["job"])
             elif request.get("cmd") == "fork":
@@ -137,7 +137,7 @@ def become_worker(channel, request: dict, fds: list) -> None:
         _settle(request, fds)
         if not _enter_job(channel, request):
             os._exit(_worker._EXIT_RUNTIME_ENV)
-        _set_title(request)
+        _core._set_title("sheaf-worker")  # what `ps -o comm` and `top` show; 15 characters at most
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.enable()
@@ -157,8 +157,7 @@ _parent = os.getpid()
 
 def _settle(request: dict, fds: list) -> None:
     os.setsid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != _parent:  # the template died before the line above
+    if not _core._die_with(_parent):
         os._exit(1)
     for target, fd in zip((1, 2), fds):
         os.dup2(fd, target)
@@ -190,11 +189,6 @@ def _enter_job(channel, request: dict) -> bool:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-def _set_title(request: dict) -> None:
-    # What `ps -o comm` and `top` show; at most 15 characters.
-    _libc.prctl(15, b"sheaf-worker", 0, 0, 0)
-
-
 def main() -> None:
     """Imports what makes workers quick, then serves."""
     for name in _THREAD_VARIABLES:
@@ -211,7 +205,8 @@ def main() -> None:
             __import__(module.strip())
         except Exception as error:
             print(f"sheaf: warning: {module} cannot be preloaded: {error!r}", file=sys.stderr)
-    _libc.prctl(15, b"sheaf-template", 0, 0, 0)
+    _core._set_title("sheaf-template")
+    _worker.prepare()
     gc.disable()
     _freeze()
     Template().serve()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import _signal as signal  # see _template.py
+import _thread
 import os
-import signal
 import sys
 
 from . import _core
@@ -139,8 +140,20 @@ def start_pool_thread(group: str) -> None:
 
 def _on_interrupt(signum, frame):
     # Sent by the engine when the running task is cancelled. It may come late: then there is nothing to interrupt.
-    if _core._main_task_cancelled():
-        raise KeyboardInterrupt
+    if not _core._main_task_cancelled():
+        return
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        # Callbacks of the import system lose what is raised in them.
+        _thread.start_new_thread(_interrupt_again, (_thread.get_ident(),))
+        return
+    raise KeyboardInterrupt
+
+
+def _interrupt_again(thread: int) -> None:
+    import time
+
+    time.sleep(0.002)
+    signal.pthread_kill(thread, signal.SIGINT)
 
 
 def enter_job(request: dict) -> None:
@@ -205,12 +218,27 @@ def own_path() -> list:
     return list(_own_path)
 
 
+_prepared = False
+
+
+def prepare() -> None:
+    """What does not depend on the job. A template has done it before it forks, as a new worker pays
+    for each page that it is the first to touch.
+    """
+    global _prepared
+    if not _prepared:
+        from . import _worker_output
+
+        _prepared = True
+        signal.signal(signal.SIGINT, _on_interrupt)
+        _worker_output.install()
+
+
 def run(request: dict) -> int:
     """Connects, serves, and returns the exit code."""
-    from . import _state, _worker_output
+    from . import _state
 
-    signal.signal(signal.SIGINT, _on_interrupt)
-    _worker_output.install()
+    prepare()
     if os.environ.get("SHEAF_AS_RAY") == "1":
         from . import as_ray  # noqa: F401  "import ray" means sheaf, as in the driver
     global _visible_devices
