@@ -1,0 +1,163 @@
+"""A Sheaf cluster over a lab's hosts: the head on host 0, a further node on each other host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+SHEAF = [sys.executable, "-m", "sheaf"]
+START_S = 30.0
+
+
+class Cluster:
+    """Started by `with`; ends with it. `folder` is the same on every host."""
+
+    def __init__(self, lab, cpus: int = 2, settings: tuple[str, ...] = ()):
+        self.lab, self.cpus, self.settings = lab, cpus, settings
+        self.folder = Path(tempfile.mkdtemp(prefix="sheaf-lab-", dir="/var/tmp"))
+        self.daemons: dict[int, subprocess.Popen] = {}
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.head = self.start_node(0, "--head")
+            shutil.copy(self._on_host(0, self.head["secret_file"]), self.secret)
+            for host in range(1, self.lab.hosts):
+                self.join(host)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        for process in self.daemons.values():
+            process.terminate()
+        for process in self.daemons.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def secret(self) -> str:
+        return str(self.folder / "secret")
+
+    def join(self, host: int, *more: str) -> dict:
+        return self.start_node(
+            host, "--address", self.head["address"], "--secret-file", self.secret, *more
+        )
+
+    def start_node(self, host: int, *words: str) -> dict:
+        """Starts a daemon in the foreground; what it says about itself."""
+        command = [*SHEAF, "start", *words, "--listen", self.lab.address(host), "--block", "--json"]
+        command += ["--num-cpus", str(self.cpus)]
+        for setting in self.settings:
+            command += ["--config", setting]
+        process = self.lab.start(
+            host, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.daemons[host] = process
+        text = ""
+        for line in process.stdout:
+            text += line
+            try:
+                return json.loads(text)
+            except ValueError:
+                continue
+        raise RuntimeError(f"host {host}: {process.stderr.read()}")
+
+    def daemon_pid(self, host: int) -> int:
+        """The daemon's pid in this, the outer, pid namespace."""
+        first = self.lab._first[host].pid
+        inside = os.stat(f"/proc/{first}/ns/pid").st_ino
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            try:
+                if os.stat(f"/proc/{name}/ns/pid").st_ino != inside:
+                    continue
+                if Path(f"/proc/{name}/comm").read_text().strip() == "sheafd":
+                    return int(name)
+            except OSError:
+                continue
+        raise RuntimeError(f"no daemon on host {host}")
+
+    def processes(self, host: int) -> list[str]:
+        """Command lines of all processes of a host that are Sheaf's."""
+        first = self.lab._first[host].pid
+        inside = os.stat(f"/proc/{first}/ns/pid").st_ino
+        found = []
+        for name in os.listdir("/proc"):
+            try:
+                if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == inside:
+                    line = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
+                    if "sheaf" in line and state != "Z":
+                        found.append(line)
+            except OSError:
+                continue
+        return found
+
+    def script(self, text: str) -> str:
+        """A program's file, with what all of them begin with."""
+        path = self.folder / f"program-{time.monotonic_ns()}.py"
+        path.write_text(_PRELUDE.format(hosts=self.lab.hosts) + textwrap.dedent(text))
+        return str(path)
+
+    def run(self, text: str, host: int = 0, timeout: float = 120.0) -> str:
+        """Runs a program on a host; its output. AssertionError with all it said if it fails."""
+        words = [sys.executable, self.script(text)]
+        done = self.lab.run(host, words, timeout=timeout, env=self.environment())
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def start(self, text: str, host: int = 0) -> subprocess.Popen:
+        words = [sys.executable, self.script(text)]
+        return self.lab.start(
+            host,
+            words,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def environment(self) -> dict:
+        return {**os.environ, "SHEAF_ADDRESS": "auto"}
+
+    def _on_host(self, host: int, path: str) -> str:
+        return f"/proc/{self.lab._first[host].pid}/root{path}"
+
+
+_PRELUDE = """
+import hashlib, os, socket, sys, time
+import numpy
+import sheaf
+from sheaf.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+def wait_for(fact, timeout=30.0):
+    end = time.monotonic() + timeout
+    while not fact():
+        assert time.monotonic() < end, "it did not become true"
+        time.sleep(0.01)
+
+def alive():
+    return [n for n in sheaf.nodes() if n["Alive"]]
+
+def node_on(host):
+    return next(n["NodeID"] for n in alive() if n["NodeManagerHostname"] == f"host{{host}}")
+
+def on(host, soft=False):
+    return dict(scheduling_strategy=NodeAffinitySchedulingStrategy(node_on(host), soft=soft))
+
+sheaf.init(log_to_driver=False)
+wait_for(lambda: len(alive()) == {hosts} or os.environ.get("FEWER"))
+"""
