@@ -1,0 +1,168 @@
+"""Hosts under fire: processes and whole nodes die at random while a program checks every byte.
+
+The program's expected values are computed from seeds alone, so a wrong, old or foreign byte is
+seen. Everything random comes from one seed, which a failure prints.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from cluster import Cluster
+from lab import Lab
+
+RUN_S = float(os.environ.get("SHEAF_TEST_CHAOS_S", "40"))
+SEED = int(os.environ.get("SHEAF_TEST_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 31)
+
+PROGRAM = """
+import random
+
+def data_of(seed, size):
+    return numpy.random.default_rng(seed).integers(0, 256, size, dtype=numpy.uint8)
+
+def digest_of(array):
+    return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
+
+@sheaf.remote(max_retries=-1, scheduling_strategy="SPREAD")
+def make(seed, size):
+    time.sleep(0.002)
+    return data_of(seed, size)
+
+@sheaf.remote(max_retries=-1, scheduling_strategy="SPREAD")
+def digest(*arrays):
+    return [digest_of(a) for a in arrays]
+
+@sheaf.remote(max_retries=-1, scheduling_strategy="SPREAD")
+def nested(seeds, size):
+    return [make.remote(s, size) for s in seeds]
+
+@sheaf.remote(max_restarts=-1, max_task_retries=-1, num_cpus=0.1)
+class Counter:
+    def __init__(self):
+        self.n = 0
+    def add(self):
+        self.n += 1
+        return (socket.gethostname(), os.getpid()), self.n
+
+rng = random.Random({seed})
+end = time.monotonic() + {seconds}
+checked = bytes_checked = calls = rounds = 0
+counters = [Counter.remote() for _ in range(4)]
+last = [(None, 0)] * len(counters)
+while time.monotonic() < end:
+    rounds += 1
+    plan = [(rng.randrange(1 << 30), rng.choice([10, 3000, 90_000, 700_000])) for _ in range(24)]
+    refs = [make.remote(s, n) for s, n in plan]
+    digests = [digest.remote(*refs[i:i + 4]) for i in range(0, len(refs), 4)]
+    beats = [[c.add.remote() for _ in range(5)] for c in counters]
+    for got, i in zip(sheaf.get(digests, timeout=120), range(0, len(refs), 4)):
+        for (s, n), d in zip(plan[i:i + 4], got):
+            assert d == digest_of(data_of(s, n)), ("digest", s, n)
+            checked += 1
+            bytes_checked += n
+    for (s, n), ref in list(zip(plan, refs))[::5]:
+        assert (sheaf.get(ref, timeout=120) == data_of(s, n)).all(), ("value", s, n)
+        checked += 1
+        bytes_checked += n
+    for k, answers in enumerate(beats):
+        for life, n in sheaf.get(answers, timeout=120):
+            # In one life a counter only grows; a new life begins at 1.
+            assert life != last[k][0] or n > last[k][1], ("order", last[k], life, n)
+            last[k] = (life, n)
+            calls += 1
+    seeds = [rng.randrange(1 << 30) for _ in range(3)]
+    try:
+        for s, inner in zip(seeds, sheaf.get(nested.remote(seeds, 20_000), timeout=120)):
+            assert (sheaf.get(inner, timeout=120) == data_of(s, 20_000)).all()
+            checked += 1
+    except (sheaf.exceptions.ObjectLostError, sheaf.exceptions.OwnerDiedError):
+        pass  # whoever submitted the inner task has died: an error, never a wrong value
+    del refs, digests
+print("DONE rounds=%d checked=%d bytes=%d calls=%d" % (rounds, checked, bytes_checked, calls), flush=True)
+"""
+
+
+class Sniper:
+    """Kills, stops and cuts; counts what it did."""
+
+    def __init__(self, cluster: Cluster, rng: random.Random):
+        self.cluster, self.rng = cluster, rng
+        self.counts = {"workers": 0, "daemons": 0, "stops": 0, "cuts": 0}
+
+    def workers(self) -> list[int]:
+        found = []
+        for host in range(self.cluster.lab.hosts):
+            first = self.cluster.lab._first[host].pid
+            inside = os.stat(f"/proc/{first}/ns/pid").st_ino
+            for name in os.listdir("/proc"):
+                try:
+                    if not name.isdigit() or os.stat(f"/proc/{name}/ns/pid").st_ino != inside:
+                        continue
+                    parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]
+                    if Path(f"/proc/{parent}/comm").read_text() == "sheaf-template\n":
+                        found.append(int(name))
+                except OSError:
+                    continue
+        return found
+
+    def shoot(self) -> None:
+        roll = self.rng.random()
+        if roll < 0.93:
+            targets = self.workers()
+            if targets:
+                self._signal(self.rng.choice(targets), signal.SIGKILL, "workers")
+        elif roll < 0.96:
+            pid = self.cluster.daemon_pid(self.rng.randrange(1, self.cluster.lab.hosts))
+            self._signal(pid, signal.SIGSTOP, "stops")
+            time.sleep(self.rng.uniform(0.05, 0.8))
+            self._signal(pid, signal.SIGCONT, None)
+        elif roll < 0.985:
+            host = self.rng.randrange(self.cluster.lab.hosts)
+            self.cluster.lab.cut(host)
+            time.sleep(self.rng.uniform(0.05, 0.8))
+            self.cluster.lab.heal(host)
+            self.counts["cuts"] += 1
+        else:
+            host = self.rng.randrange(1, self.cluster.lab.hosts)
+            self._signal(self.cluster.daemon_pid(host), signal.SIGKILL, "daemons")
+            self.cluster.daemons[host].wait(20)
+            self.cluster.join(host)
+
+    def _signal(self, pid: int, number: int, kind: str | None) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        if kind:
+            self.counts[kind] += 1
+
+
+def test_every_byte_is_right_while_everything_dies(capsys):
+    rng = random.Random(SEED)
+    with Lab(3) as lab, Cluster(lab) as cluster:
+        text = PROGRAM.replace("{seed}", str(SEED)).replace("{seconds}", str(RUN_S))
+        program = cluster.start(text)
+        sniper = Sniper(cluster, rng)
+        try:
+            time.sleep(2.0)
+            end = time.monotonic() + RUN_S
+            while time.monotonic() < end and program.poll() is None:
+                sniper.shoot()
+                time.sleep(rng.uniform(0.02, 0.12))
+            out, _ = program.communicate(timeout=180)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            raise AssertionError(f"seed {SEED}: the program hangs after {sniper.counts}") from None
+        assert program.returncode == 0 and "DONE" in out, f"seed {SEED}, {sniper.counts}:\n{out}"
+        summary = next(line for line in out.splitlines() if line.startswith("DONE"))
+        logs = cluster.lab.run(0, ["sh", "-c", "tail -n 5 /tmp/sheaf-0/*/logs/sheafd.log"]).stdout
+        assert "check failed" not in logs.lower(), logs
+    with capsys.disabled():
+        total = sniper.counts["workers"] + sniper.counts["daemons"]
+        print(f"\nchaos over hosts: seed {SEED}, {total} kills {sniper.counts}, {summary[5:]}, wrong 0")
+    assert total >= 3 * RUN_S, sniper.counts
