@@ -163,6 +163,12 @@ void ActorClients::resend(Task* task) {
 
 void ActorClients::forget(Task* task) { creations_.erase(task); }
 
+bool ActorClients::idle() const {
+  bool unanswered = !creations_.empty();
+  for (auto& [id, a] : actors_) unanswered |= a->unanswered > 0;
+  return !unanswered;
+}
+
 void ActorClients::completed(ActorClient& a) {
   --a.unanswered;
   drop_hold_if_idle(a);

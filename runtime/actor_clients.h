@@ -53,6 +53,8 @@ class ActorClients {
   void resend(Task* task);
   // Not to be sent any more (cancelled before it left).
   void forget(Task* task);
+  // Every call is answered, every constructor handed over.
+  bool idle() const;
   // A call of this actor is over.
   void completed(ActorClient& actor);
 

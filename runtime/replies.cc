@@ -280,6 +280,12 @@ void Submitter::cancel_children(uint64_t parent, bool force) {
   for (Slot slot : children) cancel(slot, force, true);
 }
 
+bool Submitter::idle() const {
+  bool queued = false;
+  for (auto& [key, c] : classes_) queued |= c->queue.size > 0;
+  return in_flight_ == 0 && waiting_.size == 0 && !queued;
+}
+
 void Submitter::pending_events(std::vector<protocol::TaskEvent>* out) {
   auto add = [&](TaskList& list) {
     for (Task* t = list.head; t && out->size() < kPendingEventsMax; t = t->next) {

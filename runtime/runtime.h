@@ -229,6 +229,8 @@ class Runtime {
   void fail(IncomingTask* task, const protocol::ErrorRecord& error, bool retryable);
   // A pin of the caller's own on arena dependency `index`, for views that outlive the task. 0: it is not in the arena.
   uint64_t retain_dep(const IncomingTask& task, uint32_t index);
+  // Until every task and call that this process has submitted has its results, or none will come any more.
+  WaitOutcome await_submitted(Deadline deadline);
   // What is answered next was this worker's last task: it takes no other, and what is queued goes back to its callers.
   void last_task();
   // Streaming: publishes the next item. Blocks while the consumer lags more than the back-pressure allows.

@@ -76,6 +76,8 @@ class Submitter {
   void tick(Deadline now);
   void return_all_leases();
   bool busy() const { return in_flight_ > 0 || lease_count_ > 0 || !dirty_.empty(); }
+  // No task waits, or is on its way, or runs.
+  bool idle() const;
   // Tasks that have no result yet, for the state API.
   void pending_events(std::vector<protocol::TaskEvent>* out);
 

@@ -146,6 +146,10 @@ void Runtime::fail(IncomingTask* task, const ErrorRecord& error, bool retryable)
   for (uint64_t pin : pins) unpin(pin);
 }
 
+WaitOutcome Runtime::await_submitted(Deadline deadline) {
+  return impl_->progress.wait([this] { return impl_->submitter.idle() && impl_->actors.idle(); }, deadline);
+}
+
 void Runtime::last_task() {
   Locked guard(*impl_);
   impl_->executor.last_task();

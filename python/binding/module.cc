@@ -63,6 +63,7 @@ PyMethodDef g_functions[] = {
     {"get", as_c_function(py_get), METH_FASTCALL | METH_KEYWORDS, kGetDoc},
     {"wait", as_c_function(py_wait), METH_FASTCALL | METH_KEYWORDS, "Splits references into ready and not ready."},
     {"worker_main", py_worker_main, METH_NOARGS, "Serves tasks until the worker shall leave."},
+    {"_await_submitted", py_await_submitted, METH_NOARGS, nullptr},
     {"_pool_thread", py_pool_thread, METH_NOARGS, nullptr},
     {"_ref_at", ref_at, METH_O, nullptr},
     {"_note_ref", note_ref, METH_O, nullptr},

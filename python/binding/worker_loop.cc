@@ -170,4 +170,16 @@ PyObject* py_worker_main(PyObject*, PyObject*) {
   return PyLong_FromLong(g_exit_code);
 }
 
+PyObject* py_await_submitted(PyObject*, PyObject*) {
+  Runtime* rt = runtime_or_raise();
+  if (!rt) return nullptr;
+  for (;;) {
+    PyThreadState* state = release_gil();
+    runtime::WaitOutcome outcome = rt->await_submitted(runtime::kNever);
+    retake_gil(state);
+    if (outcome != runtime::WaitOutcome::kInterrupted) Py_RETURN_NONE;
+    if (PyErr_CheckSignals() < 0) PyErr_Clear();   // a cancellation that came too late
+  }
+}
+
 }  // namespace sheaf::python

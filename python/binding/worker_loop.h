@@ -9,5 +9,7 @@ namespace sheaf::python {
 PyObject* py_worker_main(PyObject* module, PyObject* unused);
 // Body of a pool thread; `_worker.py` starts it.
 PyObject* py_pool_thread(PyObject* module, PyObject* unused);
+// Waits until what this process has submitted has its results.
+PyObject* py_await_submitted(PyObject* module, PyObject* unused);
 
 }  // namespace sheaf::python

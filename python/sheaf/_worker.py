@@ -256,33 +256,12 @@ def run(request: dict) -> int:
         _core.shutdown()
 
 
-_LOOK_EACH_S = 0.05
-
-
 def _finish_submitted() -> None:
     """Waits for tasks that this process has submitted, after the last call that max_calls permits:
     their results come to it.
     """
-    from . import remote_function
-
-    if _is_actor or not remote_function.has_submitted:
-        return
-    import time
-
-    session = _core.session()
-    own = "{:016x}".format(session["process"])
-    while _has_unfinished(own):
-        time.sleep(_LOOK_EACH_S)
-
-
-def _has_unfinished(own: str) -> bool:
-    from ._api import query
-
-    for state in ("SUBMITTED", "RUNNING"):
-        rows, _ = query("tasks", {"state": state})
-        if any(row["task_id"].startswith(own) for row in rows):
-            return True
-    return False
+    if not _is_actor:
+        _core._await_submitted()
 
 
 def _parsed(runtime_env) -> dict:

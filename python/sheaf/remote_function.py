@@ -13,7 +13,6 @@ _DEFAULT_MAX_RETRIES = 3
 # of this process are to be captured by a placement group.
 _fast_functions: "weakref.WeakSet[RemoteFunction]" = weakref.WeakSet()
 _capture_in_use = False
-has_submitted = False  # whether this process has made a call that submits tasks
 
 
 class RemoteFunction:
@@ -201,10 +200,8 @@ def _placed_in(function: RemoteFunction, group: bytes):
 
 def make_bound_task(function_id: bytes, function, name: str, options: dict):
     """The engine's call for one function with one set of options."""
-    global has_submitted
     from ._signature import argument_check, is_generator
 
-    has_submitted = True
     shown = getattr(function, "__qualname__", name)
     engine = engine_options(options, shown, is_generator(function), argument_check(function))
     return _core.BoundTask(function_id, engine)
