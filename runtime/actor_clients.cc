@@ -9,6 +9,14 @@ using protocol::ErrorKind;
 using protocol::ErrorRecord;
 using protocol::MessageType;
 
+namespace {
+
+bool may_be_overtaken(const Task& task) {
+  return task.actor->out_of_order || (task.definition->flags & kOutOfOrder);
+}
+
+}  // namespace
+
 ActorClient& ActorClients::get(const ActorId& id) {
   auto& entry = actors_[id];
   if (!entry) {
@@ -115,32 +123,58 @@ Status ActorClients::submit(const ActorId& id, TemplateId method, const Argument
     return Status::ok();
   }
   subscribe(a);
-  a.queue.push_back(task);
+  ActorLine& line = line_of(a, *task);
+  line.queue.push_back(task);
   if (rt_.submitter.await_dependencies(task)) task->state = TaskState::kQueued;
-  if (a.queue.head == task || a.out_of_order) send_ready(a);
+  if (may_be_overtaken(*task)) send_one(line, task, a);
+  else if (line.queue.head == task) send_line(line, a);
   return Status::ok();
 }
 
-void ActorClients::send_ready(ActorClient& a) {
-  if (a.state != ActorState::kAlive || rt_.daemon.lane().overflow_bytes() > 0) return;
-  Peer* peer = rt_.peers.find(a.process);
-  if (!peer) return;
-  for (Task* task = a.queue.head; task;) {
+ActorLine& ActorClients::line_of(ActorClient& a, const Task& task) {
+  const std::string& group = task.definition->concurrency_group;
+  if (group.empty()) return a.lines.front();
+  for (ActorLine& line : a.lines) {
+    if (line.group == group) return line;
+  }
+  a.lines.push_back({group, {}});
+  return a.lines.back();
+}
+
+// Null: not now. What we told the daemon must not be overtaken.
+Peer* ActorClients::reachable(const ActorClient& a) {
+  if (a.state != ActorState::kAlive || rt_.daemon.lane().overflow_bytes() > 0) return nullptr;
+  return rt_.peers.find(a.process);
+}
+
+bool ActorClients::send_one(ActorLine& line, Task* task, ActorClient& a) {
+  Peer* peer = reachable(a);
+  // A value that was at hand may have been spilled since: then the task waits again, in its place.
+  if (!peer || task->state != TaskState::kQueued || !rt_.submitter.await_dependencies(task)) return false;
+  if (rt_.submitter.fail_on_dependency(task)) return true;
+  line.queue.remove(task);
+  rt_.submitter.push(task, *peer);
+  return true;
+}
+
+void ActorClients::send_line(ActorLine& line, ActorClient& a) {
+  for (Task* task = line.queue.head; task;) {
     Task* next = task->next;
-    // A value that was at hand may have been spilled since: then the task waits again, in its place.
-    bool ready = task->state == TaskState::kQueued && rt_.submitter.await_dependencies(task);
-    if (!ready && !a.out_of_order) return;
-    if (ready && !rt_.submitter.fail_on_dependency(task)) {
-      a.queue.remove(task);
-      rt_.submitter.push(task, *peer);
-    }
+    if (!send_one(line, task, a) && !may_be_overtaken(*task)) return;
     task = next;
   }
 }
 
+void ActorClients::send_ready(ActorClient& a) {
+  if (!reachable(a)) return;
+  for (ActorLine& line : a.lines) send_line(line, a);
+}
+
 void ActorClients::send_all() {
   for (auto& [id, a] : actors_) {
-    if (a->queue.size > 0) send_ready(*a);
+    bool queued = false;
+    for (const ActorLine& line : a->lines) queued |= line.queue.size > 0;
+    if (queued) send_ready(*a);
   }
 }
 
@@ -148,17 +182,20 @@ void ActorClients::dependencies_ready(Task* task) {
   ActorClient& a = *task->actor;
   if (task->creation) return send_creation(a, task);
   task->state = TaskState::kQueued;
-  send_ready(a);
+  ActorLine& line = line_of(a, *task);
+  if (may_be_overtaken(*task)) send_one(line, task, a);
+  else if (line.queue.head == task) send_line(line, a);
 }
 
 void ActorClients::resend(Task* task) {
   ActorClient& a = *task->actor;
   task->state = TaskState::kQueued;
   if (a.state == ActorState::kDead) return rt_.submitter.complete_error(task, a.cause);
-  Task* after = a.queue.tail;   // it is older than what waits: back to its place
+  ActorLine& line = line_of(a, *task);
+  Task* after = line.queue.tail;   // it is older than what waits: back to its place
   while (after && after->sequence > task->sequence) after = after->prev;
-  a.queue.insert_after(after, task);
-  send_ready(a);
+  line.queue.insert_after(after, task);
+  if (reachable(a)) send_line(line, a);
 }
 
 void ActorClients::forget(Task* task) { creations_.erase(task); }
@@ -193,7 +230,7 @@ void ActorClients::update(const protocol::ActorUpdate& update) {
       while (Task* task = a.limbo.tail) {
         a.limbo.remove(task);
         task->state = TaskState::kQueued;
-        a.queue.push_front(task);
+        line_of(a, *task).queue.push_front(task);
       }
       return send_ready(a);
     case ActorState::kRestarting: {
@@ -242,13 +279,15 @@ void ActorClients::peer_down(Peer& peer) {
 }
 
 void ActorClients::fail_all(ActorClient& a) {
-  for (TaskList* list : {&a.limbo, &a.queue}) {
-    while (Task* task = list->head) {
-      list->remove(task);
+  auto fail = [&](TaskList& list) {
+    while (Task* task = list.head) {
+      list.remove(task);
       rt_.submitter.detach_dependencies(task);
       rt_.submitter.complete_error(task, a.cause);
     }
-  }
+  };
+  fail(a.limbo);
+  for (ActorLine& line : a.lines) fail(line.queue);
   // What is in flight at a process that still lives (it is about to exit) is answered by peer_down().
 }
 

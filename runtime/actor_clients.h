@@ -1,11 +1,12 @@
 // The caller's side of actors: handles, ordered calls, and what becomes of calls when the actor dies or moves.
 //
-// Calls of this process to one actor leave in the order they were made: one whose arguments are not ready holds back
-// those behind it (unless the actor runs out of order). Calls in flight when the actor's process dies wait in `limbo`
-// until the controller says what comes next: a restart (those with retries left are sent again, first and in order)
-// or the end. Needs the runtime's lock.
+// Calls of this process to one concurrency group of an actor leave in the order they were made: one whose arguments are
+// not ready holds back those behind it, unless its template says that it may be overtaken. Calls in flight when the
+// actor's process dies wait in `limbo` until the controller says what comes next: a restart (those with retries left
+// are sent again, first and in order) or the end. Needs the runtime's lock.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +16,12 @@
 
 namespace sheaf::runtime {
 
+// The calls to one concurrency group that were not sent yet, in call order; some may lack dependencies.
+struct ActorLine {
+  std::string group;
+  TaskList queue;
+};
+
 struct ActorClient {
   ActorId id;
   protocol::ActorState state = protocol::ActorState::kPending;
@@ -23,12 +30,12 @@ struct ActorClient {
   int32_t handles = 0;
   bool held = false;              // the daemon counts us as a holder
   bool subscribed = false;
-  bool out_of_order = false;
+  bool out_of_order = false;      // of all its methods; else their templates say
   bool creating = false;          // ours, and its constructor call has not been handed over yet
-  TaskList queue;                 // not sent yet, in call order; some may lack dependencies
+  std::deque<ActorLine> lines = std::deque<ActorLine>(1);   // the default group's is the first
   TaskList limbo;                 // were in flight when the process died
   uint64_t next_sequence = 0;
-  uint32_t unanswered = 0;        // queue + in flight + limbo
+  uint32_t unanswered = 0;        // lines + in flight + limbo
   protocol::ErrorRecord cause;    // kDead
 };
 
@@ -65,6 +72,11 @@ class ActorClients {
   };
   ActorClient& get(const ActorId& id);
   void subscribe(ActorClient& a);
+  ActorLine& line_of(ActorClient& a, const Task& task);
+  void send_line(ActorLine& line, ActorClient& a);
+  // Sends one call that has what it needs. False: it waits.
+  bool send_one(ActorLine& line, Task* task, ActorClient& a);
+  Peer* reachable(const ActorClient& a);
   void send_ready(ActorClient& a);
   void send_creation(ActorClient& a, Task* task);
   void creation_answered(const ActorId& id, DaemonLink::Answer&& answer,

@@ -215,6 +215,8 @@ class Runtime {
   // ---- Worker side.
   // The next task in order of arrival; null at the deadline, on a signal, or when the worker shall exit (see exiting()).
   IncomingTask* next_task(Deadline deadline);
+  // Waits for that: true when next_task(now) would return one.
+  bool await_task(Deadline deadline);
   // Readable when next_task(now) would return one: for event loops.
   int task_fd();
   // For an event loop of ours, which then drives the runtime's messages itself whenever it is idle. loop_fd(): to be

@@ -36,6 +36,7 @@ enum TemplateFlags : uint32_t {
   kActorMethod = 1u << 3,
   kActorCreation = 1u << 4,
   kMaxCalls = 1u << 5,
+  kOutOfOrder = 1u << 6,        // an actor's method: a call that waits for its arguments may be overtaken
 };
 struct TemplateDef {
   uint32_t index = 0;           // the caller's number, per lane

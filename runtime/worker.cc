@@ -95,6 +95,11 @@ IncomingTask* Runtime::next_task(Deadline deadline) {
   }
 }
 
+bool Runtime::await_task(Deadline deadline) {
+  auto arrived = [this] { return impl_->executor.has_task() || impl_->executor.exiting(); };
+  return impl_->progress.wait(arrived, deadline) == WaitOutcome::kReady && has_task();
+}
+
 int Runtime::task_fd() {
   Locked guard(*impl_);
   return impl_->progress.task_fd();

@@ -261,6 +261,9 @@ CallOptions call_options_from(const nb::dict& dict) {
   out.plain = out.task.blob.starts_with("cpp:");
   read(dict, "max_calls", &out.task.max_calls);
   if (out.task.max_calls > 0) out.task.flags |= runtime::kMaxCalls;
+  bool out_of_order = false;
+  read(dict, "out_of_order", &out_of_order);
+  if (out_of_order) out.task.flags |= runtime::kOutOfOrder;
   read_text(dict, "name", &out.task.name);
   read_text(dict, "concurrency_group", &out.task.concurrency_group);
   read(dict, "generator_backpressure", &out.task.generator_backpressure);

@@ -11,6 +11,7 @@
 #include "python/binding/get_put_wait.h"
 #include "python/binding/object_ref.h"
 #include "python/binding/task_context.h"
+#include "python/binding/thread_pool.h"
 #include "python/binding/worker_loop.h"
 
 namespace nb = nanobind;
@@ -64,7 +65,7 @@ PyMethodDef g_functions[] = {
     {"wait", as_c_function(py_wait), METH_FASTCALL | METH_KEYWORDS, "Splits references into ready and not ready."},
     {"worker_main", py_worker_main, METH_NOARGS, "Serves tasks until the worker shall leave."},
     {"_await_submitted", py_await_submitted, METH_NOARGS, nullptr},
-    {"_pool_thread", py_pool_thread, METH_NOARGS, nullptr},
+    {"_pool_thread", py_pool_thread, METH_O, nullptr},
     {"_ref_at", ref_at, METH_O, nullptr},
     {"_note_ref", note_ref, METH_O, nullptr},
     {"_rebuild_ref", rebuild_ref, METH_O, nullptr},

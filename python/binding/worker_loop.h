@@ -1,4 +1,4 @@
-// The worker's threads: the main loop, the pool of a threaded actor, and what an asyncio loop needs.
+// The worker's main loop.
 #pragma once
 
 #include "python/binding/engine.h"
@@ -7,8 +7,6 @@ namespace sheaf::python {
 
 // Serves tasks in the calling (main) thread until the worker shall leave. Returns the exit code.
 PyObject* py_worker_main(PyObject* module, PyObject* unused);
-// Body of a pool thread; `_worker.py` starts it.
-PyObject* py_pool_thread(PyObject* module, PyObject* unused);
 // Waits until what this process has submitted has its results.
 PyObject* py_await_submitted(PyObject* module, PyObject* unused);
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ._state import state
 
-_BLOB_MAGIC = b"PYAH\x01"
+_BLOB_MAGIC = b"PYAH\x02"
 
 
 class MethodRow:
@@ -38,6 +38,8 @@ class ClassDescription:
         max_task_retries: int = 0,
         max_pending_calls: int = -1,
         open_methods: bool = False,
+        groups: tuple[str, ...] = (),
+        out_of_order: bool = False,
     ):
         self.class_name = class_name
         self.methods = methods
@@ -45,21 +47,26 @@ class ClassDescription:
         self.is_async = any(row.is_async for row in methods.values())
         self.max_task_retries = max_task_retries
         self.max_pending_calls = max_pending_calls
+        self.groups = groups  # concurrency groups beside the default one
+        self.out_of_order = out_of_order  # calls may overtake one that waits for its arguments
         self.open_methods = open_methods  # an actor in another language: any name may be a method
 
     def any_method(self, name: str) -> bool:
         """Whether a name outside of the table may be called."""
         return self.open_methods and not name.startswith("_")
 
-    def to_blob(self, max_task_retries: int, max_pending_calls: int) -> bytes:
-        """The bytes that handles carry and that the cluster keeps for named actors."""
-        key = (max_task_retries, max_pending_calls)
+    def to_blob(self, **fixed) -> bytes:
+        """The bytes that handles carry and that the cluster keeps for named actors.
+
+        ``fixed``: max_task_retries, max_pending_calls, groups, out_of_order.
+        """
+        key = tuple(sorted(fixed.items()))
         blobs = self.__dict__.setdefault("_blobs", {})
         if key not in blobs:
             import cloudpickle
 
             rows = {name: row.as_tuple() for name, row in self.methods.items()}
-            data = (self.class_name, rows, max_task_retries, max_pending_calls)
+            data = (self.class_name, rows, fixed)
             blobs[key] = _BLOB_MAGIC + cloudpickle.dumps(data, protocol=5)
         return blobs[key]
 
@@ -72,13 +79,9 @@ class ClassDescription:
         if blob.startswith(_BLOB_MAGIC):
             import pickle
 
-            class_name, rows, retries, pending = pickle.loads(blob[len(_BLOB_MAGIC) :])
+            class_name, rows, fixed = pickle.loads(blob[len(_BLOB_MAGIC) :])
             description = ClassDescription(
-                class_name,
-                {name: MethodRow(*row) for name, row in rows.items()},
-                None,
-                retries,
-                pending,
+                class_name, {name: MethodRow(*row) for name, row in rows.items()}, **fixed
             )
         else:
             description = ClassDescription(

@@ -120,10 +120,10 @@ def _allow_threads(cpus: float) -> None:
 
 def serve_async() -> None:
     """Serves the calls of an async actor until it ends."""
-    from ._worker_async import AsyncServer
+    from ._worker_async import AsyncActor
 
     task = _core.current_task()
-    AsyncServer(_loop, task["max_concurrency"], task["concurrency_groups"]).serve()
+    AsyncActor(_loop, task["max_concurrency"], task["concurrency_groups"]).serve()
 
 
 def start_pool_thread(group: str) -> None:

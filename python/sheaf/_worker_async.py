@@ -1,10 +1,14 @@
-"""The event loop of an async actor: its calls become asyncio tasks, within the limits of their concurrency groups."""
+"""The event loops of an async actor: its calls become asyncio tasks, within the limits of their
+concurrency groups. The default group's loop runs in the main thread, each other group's in a thread
+of its own, so that a call that blocks its loop blocks no other group.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import collections
 import sys
+import threading
 import types
 
 from . import _core
@@ -13,71 +17,64 @@ from ._loop_selector import LeadingSelector
 _EAGER = sys.version_info >= (3, 12)
 
 
-class _Group:
-    __slots__ = ("limit", "running", "waiting")
+class GroupServer:
+    """One concurrency group. Owned by its loop's thread, but for `arrived`."""
 
-    def __init__(self, limit: int):
+    def __init__(self, actor: "AsyncActor", loop, limit: int):
+        self.actor = actor
+        self.loop = loop
         self.limit = max(1, limit)
         self.running = 0
         self.waiting = collections.deque()
-
-
-class AsyncServer:
-    """Owned by the main thread; runs until the actor ends."""
-
-    def __init__(self, loop, max_concurrency: int, groups: dict[str, int]):
-        self.loop = loop
-        self.groups = {"": _Group(max_concurrency)}
-        self.groups.update((name, _Group(limit)) for name, limit in groups.items())
+        self.arrived = collections.deque()  # given by other loops' threads, in order
         self.tasks: dict = {}  # asyncio.Task by call: those that have begun and wait
-        self.variable = _core._async_variable()
-        self.leaving = False
 
-    def serve(self) -> None:
-        """Serves calls until the worker shall leave and running calls have ended."""
-        loop = self.loop
+    def watch(self) -> int:
+        """Takes the actor's calls, and wishes to cancel some, in this loop; gives the descriptor
+        that tells of calls.
+        """
         calls_fd = _core._task_fd()
-        loop.add_reader(calls_fd, self.take)
-        selector = getattr(loop, "_selector", None)
-        if isinstance(selector, LeadingSelector):
-            selector.lead(calls_fd)
-        loop.add_reader(_core._cancel_fd(), self.cancel)
-        loop.call_soon(self.take)
-        loop.call_soon(self._look_for_exit)
-        loop.run_forever()
+        self.loop.add_reader(calls_fd, self.actor.take, self)
+        self.loop.add_reader(_core._cancel_fd(), self.actor.cancel)
+        return calls_fd
 
-    def take(self) -> None:
-        """Starts the calls that have arrived, as far as their groups' limits allow."""
-        calls, more = _core._take_calls()
-        groups = self.groups
-        default = groups[""]
+    def start(self, calls: list) -> None:
+        """Begins calls, in their order, as far as the limit allows."""
+        if self.waiting or self.running + len(calls) > self.limit:
+            self.waiting.extend(calls)
+            self.start_waiting()
+        else:
+            self.running += len(calls)
+            self._start_eagerly(calls)
+
+    def start_arrived(self) -> None:
+        """Begins what other threads have handed over."""
+        calls = []
+        while self.arrived:
+            calls.append(self.arrived.popleft())
+        self.start(calls)
+
+    def start_waiting(self) -> None:
+        """Begins what the limit held back."""
         starting = []
-        for call in calls:
-            group = groups.get(call.group, default)
-            if group.running >= group.limit or group.waiting:
-                group.waiting.append(call)
-            else:
-                group.running += 1
-                starting.append((call, group))
+        while self.waiting and self.running < self.limit and not self.actor.leaving:
+            self.running += 1
+            starting.append(self.waiting.popleft())
         self._start_eagerly(starting)
-        if more:
-            self.loop.call_soon(self.take)
-        if _core._exiting():
-            self._look_for_exit()
 
     def _start_eagerly(self, starting: list) -> None:
         """Runs each call up to its first wait, which saves the loop a round. From outside of any
         task.
         """
+        loop = self.loop
         if _EAGER:
-            for call, group in starting:
-                task = asyncio.Task(self.run(call, group), loop=self.loop, eager_start=True)
+            for call in starting:
+                task = asyncio.Task(self.run(call), loop=loop, eager_start=True)
                 if not task.done():
                     self.tasks[call] = task
             return
         # Before Python 3.12 a task asks the loop for its first step, with call_soon.
         steps = []
-        loop = self.loop
 
         def first_step(step, context):
             steps.append((step, context))
@@ -85,28 +82,21 @@ class AsyncServer:
         try:
             loop.call_soon = first_step
         except AttributeError:  # not a loop of the standard library
-            for call, group in starting:
-                self.tasks[call] = loop.create_task(self.run(call, group))
+            for call in starting:
+                self.tasks[call] = loop.create_task(self.run(call))
             return
         try:
-            tasks = [asyncio.Task(self.run(call, group), loop=loop) for call, group in starting]
+            tasks = [asyncio.Task(self.run(call), loop=loop) for call in starting]
         finally:
             del loop.call_soon
-        for (call, _), task, (step, context) in zip(starting, tasks, steps):
+        for call, task, (step, context) in zip(starting, tasks, steps):
             context.run(step)
             if not task.done():
                 self.tasks[call] = task
 
-    def _start_waiting(self, group: _Group) -> None:
-        starting = []
-        while group.waiting and group.running < group.limit and not self.leaving:
-            group.running += 1
-            starting.append((group.waiting.popleft(), group))
-        self._start_eagerly(starting)
-
-    async def run(self, call, group: _Group) -> None:
+    async def run(self, call) -> None:
         """One call, from its arguments to its answer."""
-        self.variable.set(call)
+        self.actor.variable.set(call)
         try:
             result = call.invoke()
             kind = type(result)
@@ -120,9 +110,9 @@ class AsyncServer:
             self._failed(call, error)
         finally:
             self.tasks.pop(call, None)
-            group.running -= 1
-            if group.waiting:
-                self.loop.call_soon(self._start_waiting, group)
+            self.running -= 1
+            if self.waiting:
+                self.loop.call_soon(self.start_waiting)
 
     async def _stream(self, call, items) -> None:
         # A consumer that lags blocks the sender: then another thread has to wait, not the loop.
@@ -141,26 +131,97 @@ class AsyncServer:
             call.cancelled()
         elif isinstance(error, AsyncioActorExit):
             call.abandon()
-            self._leave()
+            self.actor.leave()
         elif call.fail(error):
-            self._leave()
+            self.actor.leave()
 
-    def cancel(self) -> None:
-        """Cancels the tasks of the calls that somebody wants stopped."""
-        wanted = set(_core._take_cancelled())
+    def cancel(self, wanted: set) -> None:
+        """Cancels the calls with these ids."""
         for call in [call for call in self.tasks if call.id in wanted]:
             self.tasks[call].cancel()
+        for call in [call for call in self.waiting if call.id in wanted]:
+            self.waiting.remove(call)
+            call.cancelled()
+
+
+class AsyncActor:
+    """The groups of one actor, the default one first; `serve` runs in the main thread until the
+    actor ends.
+    """
+
+    def __init__(self, loop, max_concurrency: int, groups: dict[str, int]):
+        self.loop = loop
+        self.variable = _core._async_variable()
+        self.default = GroupServer(self, loop, max_concurrency)
+        self.groups = {"": self.default}
+        for name, limit in groups.items():
+            self.groups[name] = GroupServer(self, asyncio.new_event_loop(), limit)
+        self.taking = threading.Lock()
+        self.leaving = False
+
+    def serve(self) -> None:
+        """Serves calls until the worker shall leave and running calls have ended."""
+        for name, group in self.groups.items():
+            if group is not self.default:
+                threading.Thread(
+                    target=self._serve_group, args=(group,), name=f"sheaf-async-{name}", daemon=True
+                ).start()
+        loop = self.loop
+        calls_fd = self.default.watch()
+        selector = getattr(loop, "_selector", None)
+        # A loop that leads tells nobody of the calls that it takes off the lanes. So it must be
+        # the only one: while it is blocked the others would not hear of theirs.
+        if len(self.groups) == 1 and isinstance(selector, LeadingSelector):
+            selector.lead(calls_fd)
+        loop.call_soon(self.take, self.default)
+        loop.call_soon(self._look_for_exit)
+        loop.run_forever()
+
+    def _serve_group(self, group: GroupServer) -> None:
+        asyncio.set_event_loop(group.loop)
+        group.watch()
+        group.loop.run_forever()
+
+    def take(self, here: GroupServer) -> None:
+        """Begins the calls that have arrived; those of other groups in their loops. Any loop may do
+        this, as another may be blocked.
+        """
+        if len(self.groups) == 1:
+            calls, more = _core._take_calls()
+            here.start(calls)
+        else:
+            with self.taking:  # taken and handed over as one step, which keeps their order
+                more = self._hand_over(here)
+            here.start_arrived()
+        if more:
+            here.loop.call_soon(self.take, here)
+
+    def _hand_over(self, here: GroupServer) -> bool:
+        calls, more = _core._take_calls()
+        to_tell = set()
+        for call in calls:
+            group = self.groups.get(call.group, self.default)
+            group.arrived.append(call)
+            to_tell.add(group)
+        for group in to_tell - {here}:  # not before: a loop looks at once, and once only
+            group.loop.call_soon_threadsafe(group.start_arrived)
+        return more
+
+    def cancel(self) -> None:
+        """Cancels the calls that somebody wants stopped."""
+        wanted = set(_core._take_cancelled())
         for group in self.groups.values():
-            for call in [call for call in group.waiting if call.id in wanted]:
-                group.waiting.remove(call)
-                call.cancelled()
+            group.loop.call_soon_threadsafe(group.cancel, wanted)
+
+    def leave(self) -> None:
+        """Ends `serve`."""
+        self.leaving = True
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
     def _look_for_exit(self) -> None:
-        if _core._exiting() and not any(group.running for group in self.groups.values()):
-            self._leave()
-        elif not self.leaving:
+        if self.leaving:
+            return
+        if _core._exiting() and not any(g.running or g.arrived for g in self.groups.values()):
+            self.leave()
+        else:
             self.loop.call_later(0.05, self._look_for_exit)
-
-    def _leave(self) -> None:
-        self.leaving = True
-        self.loop.stop()

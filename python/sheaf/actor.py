@@ -93,6 +93,7 @@ class ActorMethod:
     def options(self, **changes) -> "ActorMethod":
         """The same method with other options (`sheaf.method` lists them; also ``name``)."""
         _options.check_method(changes)
+        _check_group(self._hold.description, changes.get("concurrency_group"))
         return ActorMethod(self._hold, self._method_name, {**self._options, **changes})
 
     def _remote(self, args=(), kwargs=None, name="", **changes):
@@ -117,6 +118,14 @@ class ActorMethod:
         return f"<sheaf.ActorMethod {self._hold.description.class_name}.{self._method_name}>"
 
 
+def _check_group(description: ClassDescription, group: str | None) -> None:
+    if group and group not in description.groups and not description.open_methods:
+        raise ValueError(
+            f"Actor class {description.class_name} has no concurrency group {group!r}; it has "
+            f"{sorted(description.groups) or 'none'}."
+        )
+
+
 def _rebuild_method(handle, name, options):
     return ActorMethod(handle._hold, name, options)
 
@@ -137,6 +146,7 @@ def _engine_method_options(hold: "_Hold", name: str, options: dict) -> dict:
         "max_task_retries": description.max_task_retries if retries is None else retries,
         "retry_exceptions": retry if isinstance(retry, bool) else list(retry),
         "concurrency_group": options.get("concurrency_group") or "",
+        "out_of_order": description.out_of_order,
         "name": options.get("name") or f"{description.class_name}.{name}",
         "generator_backpressure": backpressure if backpressure and backpressure > 0 else 0,
         "max_pending_calls": max(description.max_pending_calls, 0),
@@ -397,9 +407,16 @@ def actor_spec(options: dict, description: ClassDescription, name_space: str) ->
     restarts = options.get("max_restarts") or 0
     retries = options.get("max_task_retries") or 0
     pending = options.get("max_pending_calls")
+    groups = _options.concurrency_groups(options.get("concurrency_groups"))
     blob = description.to_blob(
-        max_task_retries=retries, max_pending_calls=-1 if pending is None else pending
+        max_task_retries=retries,
+        max_pending_calls=-1 if pending is None else pending,
+        groups=tuple(groups),
+        out_of_order=_may_be_overtaken(options, description),
     )
+    fixed = ClassDescription.from_blob(blob)
+    for row in description.methods.values():
+        _check_group(fixed, row.options.get("concurrency_group"))
     spec = {
         "name": options.get("name") or "",
         "name_space": name_space,
@@ -417,12 +434,25 @@ def actor_spec(options: dict, description: ClassDescription, name_space: str) ->
         "max_task_retries": retries,
         "max_concurrency": concurrency or (ASYNC_MAX_CONCURRENCY if description.is_async else 1),
         "is_async": description.is_async,
-        "out_of_order": bool(options.get("allow_out_of_order_execution", False)),
-        "concurrency_groups": _options.concurrency_groups(options.get("concurrency_groups")),
+        "out_of_order": fixed.out_of_order,
+        "concurrency_groups": groups,
         "handle": blob,
         "enable_task_events": options.get("enable_task_events", True),
     }
     return spec, blob
+
+
+def _may_be_overtaken(options: dict, description: ClassDescription) -> bool:
+    # Calls that run at the same time have no order, so none waits for another's arguments.
+    concurrent = description.is_async or (options.get("max_concurrency") or 1) > 1
+    wanted = options.get("allow_out_of_order_execution")
+    if concurrent and wanted is False:
+        kind = "async" if description.is_async else "multi-threaded"
+        raise ValueError(
+            f"The calls of {kind} actors cannot be kept in order: allow_out_of_order_execution "
+            "must not be False for them."
+        )
+    return concurrent if wanted is None else bool(wanted)
 
 
 def _captured_strategy(options: dict) -> dict | None:
