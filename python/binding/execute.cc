@@ -63,6 +63,16 @@ PyObject* method_name(const std::string& text) {
   return name;
 }
 
+// The method as the class has it: an attribute of the instance does not hide it. What the class lacks may still be the
+// instance's own, as for classes with __getattr__.
+Ref bound_method(PyObject* instance, PyObject* name) {
+  PyTypeObject* type = Py_TYPE(instance);
+  Ref method = Ref::borrow(_PyType_Lookup(type, name));
+  if (!method) return Ref(PyObject_GetAttr(instance, name));
+  descrgetfunc get = Py_TYPE(method.get())->tp_descr_get;
+  return get ? Ref(get(method.get(), instance, reinterpret_cast<PyObject*>(type))) : std::move(method);
+}
+
 Ref read_dependency(Runtime* rt, const IncomingTask& task, uint32_t index) {
   const runtime::ValueView& view = task.deps[index];
   if (view.state == ValueState::kError) {
@@ -311,7 +321,7 @@ Ref prepare_task(Runtime* rt, const IncomingTask& task, Call* call) {
       return Ref();
     }
     PyObject* name = method_name(task.definition->method);
-    function = Ref(name ? PyObject_GetAttr(g_actor.instance, name) : nullptr);
+    if (name) function = bound_method(g_actor.instance, name);
   } else {
     if (!enter_lease(task)) return Ref();
     function = Ref::borrow(load_function(*task.definition));
