@@ -329,15 +329,12 @@ void Executor::reply(Incoming* task, ReplyStatus status, std::span<const ReturnV
   if (!error && values.size() == 1 && reply_small(*task, values[0], us)) return done(task, status, error, end_ns);
   std::string& record = reply_scratch_;
   record.clear();
-  uint16_t n = error ? 1 : static_cast<uint16_t>(values.size());
+  size_t errors = !error ? 0 : values.empty() ? 1 : task->n_returns - std::min<size_t>(task->n_returns, values.size());
   append_raw(&record, TaskReplyHead{task->id.lo, static_cast<uint32_t>(std::min<int64_t>(us, UINT32_MAX)),
-                                   flagged(status), n});
-  if (error) {
-    wire::Writer w(record);
-    w(ValueState::kError, uint32_t{0}, std::string_view(*error));
-  } else {
-    for (const ReturnValue& value : values) append_value(value, task->caller, &record);
-  }
+                                   flagged(status), static_cast<uint16_t>(values.size() + errors)});
+  for (const ReturnValue& value : values) append_value(value, task->caller, &record);
+  wire::Writer w(record);
+  for (size_t i = 0; i < errors; ++i) w(ValueState::kError, uint32_t{0}, std::string_view(*error));
   if (task->kind != TaskKind::kActorCreation) send_record(task->caller, LaneType::kReply, record);
   done(task, status, error, end_ns);
 }

@@ -50,7 +50,7 @@ class Executor {
   size_t running() const { return running_.size(); }
 
   Incoming* pop();
-  // Answers and frees the task. `head` values are filled by the caller.
+  // Answers and frees the task. With an error, `values` are the returns that were made before it; there may be none.
   void reply(Incoming* task, ReplyStatus status, std::span<const ReturnValue> values, const std::string* error);
   void send_item(Incoming* task, const ReturnValue& value);
   bool consumer_keeps_up(const Incoming* task) const;

@@ -106,6 +106,15 @@ void Submitter::store_values(Task* task, wire::Reader& in, uint16_t n_values) {
   }
 }
 
+// The task is over; a worker may have sent too few values.
+void Submitter::complete_rest(Task* task) {
+  for (uint16_t i = 0; i < task->n_returns; ++i) {
+    if (rt_.objects.at(task->returns()[i]).ready()) continue;
+    rt_.objects.set_error(task->returns()[i], {ErrorKind::kSystem, "the worker sent no value", "", {}});
+  }
+  finish(task, true);
+}
+
 void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
   if (payload.size() < sizeof(TaskReplyHead)) return;
   TaskReplyHead head;
@@ -148,19 +157,24 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
       [[fallthrough]];
     case ReplyStatus::kError: {
       WireValue value;
+      if (wire::Reader first = in; head.n_values > 1 || (read_value(first, &value) && value.state != ValueState::kError)) {
+        store_values(task, in, head.n_values);
+        complete_rest(task);
+        break;
+      }
       if (!read_value(in, &value)) value.bytes = {};
       auto error = wire::decode<ErrorRecord>(value.bytes);
       complete_error(task, error ? *error : ErrorRecord{ErrorKind::kSystem, "unreadable error", "", {}});
       break;
     }
     case ReplyStatus::kOk:
-      if (streaming) end_stream(task, nullptr);
-      else store_values(task, in, head.n_values);
-      for (uint16_t i = 0; !streaming && i < task->n_returns; ++i) {   // a worker that sent too few
-        if (rt_.objects.at(task->returns()[i]).ready()) continue;
-        rt_.objects.set_error(task->returns()[i], {ErrorKind::kSystem, "the worker sent no value", "", {}});
+      if (streaming) {
+        end_stream(task, nullptr);
+        finish(task, true);
+        break;
       }
-      finish(task, true);
+      store_values(task, in, head.n_values);
+      complete_rest(task);
       break;
   }
   if (sched && peer.recalled && peer.in_flight.size == 0 && peer.lease != 0) return_lease(peer, peer.leaving);

@@ -112,6 +112,13 @@ Result<Slot> Runtime::put_inline(Bytes encoded, std::span<const Slot> nested) {
   return slot;
 }
 
+Slot Runtime::put_error(const protocol::ErrorRecord& error) {
+  Locked guard(*impl_);
+  Slot slot = impl_->objects.create();
+  impl_->objects.set_error(slot, error);
+  return slot;
+}
+
 Result<PutBuffer> Runtime::put_begin(size_t size, std::optional<ObjectId> id) {
   if (impl_->closed) return gone();
   SHEAF_ASSIGN(objstore::Locator locator, impl_->allocate(size));

@@ -156,6 +156,8 @@ class Runtime {
   // ---- Objects.
   // A value of at most kInlineBytes stays in this process until a reference to it leaves.
   Result<Slot> put_inline(Bytes encoded, std::span<const Slot> nested);
+  // An object whose readers get this error.
+  Slot put_error(const protocol::ErrorRecord& error);
   // Arena memory for `size` bytes under a new id (or under `id`, for a task's return). Waits for space up to the
   // configured time, then kOutOfMemory with a text that names who pins what.
   Result<PutBuffer> put_begin(size_t size, std::optional<ObjectId> id = std::nullopt);
@@ -228,7 +230,9 @@ class Runtime {
   bool has_task() const;
   bool exiting() const;
   void finish(IncomingTask* task, std::span<const ReturnValue> values);
-  void fail(IncomingTask* task, const protocol::ErrorRecord& error, bool retryable);
+  // `values`: the first of several returns, which were made before; `error` is the value of the others.
+  void fail(IncomingTask* task, const protocol::ErrorRecord& error, bool retryable,
+            std::span<const ReturnValue> values = {});
   // A pin of the caller's own on arena dependency `index`, for views that outlive the task. 0: it is not in the arena.
   uint64_t retain_dep(const IncomingTask& task, uint32_t index);
   // Until every task and call that this process has submitted has its results, or none will come any more.

@@ -95,6 +95,7 @@ class Submitter {
   bool make_again(Slot slot);
   void argument_lost(Task* task);
   void store_values(Task* task, wire::Reader& in, uint16_t n_values);
+  void complete_rest(Task* task);
   void release_arguments(Task* task);
   void end_stream(Task* task, const protocol::ErrorRecord* error);
 

@@ -81,7 +81,7 @@ static_assert(sizeof(TaskHead) == 40);
 
 enum class ReplyStatus : uint16_t {
   kOk = 0,
-  kError = 1,            // one value: the error, for every return
+  kError = 1,            // one value: the error, for every return; or a value or an error for each of them
   kRetryableError = 2,   // the same, and the template's options say that it may be run again
   kNotRun = 3,           // given back: never started
   kCancelled = 4,

@@ -135,7 +135,7 @@ void Runtime::finish(IncomingTask* task, std::span<const ReturnValue> values) {
   for (uint64_t pin : pins) unpin(pin);
 }
 
-void Runtime::fail(IncomingTask* task, const ErrorRecord& error, bool retryable) {
+void Runtime::fail(IncomingTask* task, const ErrorRecord& error, bool retryable, std::span<const ReturnValue> values) {
   impl_->leave_blocked();
   auto* incoming = static_cast<Incoming*>(task);
   std::vector<uint64_t> pins = std::move(incoming->pins);
@@ -146,7 +146,7 @@ void Runtime::fail(IncomingTask* task, const ErrorRecord& error, bool retryable)
     ReplyStatus status = error.kind == ErrorKind::kCancelled ? ReplyStatus::kCancelled
                          : retryable                         ? ReplyStatus::kRetryableError
                                                              : ReplyStatus::kError;
-    impl_->executor.reply(incoming, status, {}, &bytes);
+    impl_->executor.reply(incoming, status, values, &bytes);
   }
   for (uint64_t pin : pins) unpin(pin);
 }

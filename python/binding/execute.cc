@@ -31,9 +31,10 @@ void finish_task(Runtime* rt, IncomingTask* task, std::span<const ReturnValue> v
   rt->finish(task, values);
 }
 
-void fail_task(Runtime* rt, IncomingTask* task, const ErrorRecord& error, bool retryable) {
+void fail_task(Runtime* rt, IncomingTask* task, const ErrorRecord& error, bool retryable,
+               std::span<const ReturnValue> values = {}) {
   forget_task(task);
-  rt->fail(task, error, retryable);
+  rt->fail(task, error, retryable, values);
 }
 
 // Called from another language: values are plain data.
@@ -174,30 +175,72 @@ bool answer_many(Runtime* rt, IncomingTask* task, PyObject* values) {
   return ok;
 }
 
-// The values of a task with num_returns > 1: a sequence, or what a generator gives.
-Ref spread_result(PyObject* result, Py_ssize_t wanted) {
-  bool is_iterator = PyIter_Check(result);
-  bool has_length = !is_iterator && PySequence_Check(result);
-  Ref values;
-  if (is_iterator) {
-    values = Ref(PyList_New(0));
-    while (values && PyList_GET_SIZE(values.get()) <= wanted) {
-      Ref item(PyIter_Next(result));
-      if (!item || PyList_Append(values.get(), item.get()) < 0) break;
-    }
-    if (PyErr_Occurred()) return Ref();
-    if (PyList_GET_SIZE(values.get()) > wanted) {
-      PyErr_Format(PyExc_ValueError, "Task returned more than num_returns=%zd objects.", wanted);
-      return Ref();
-    }
-    values = Ref(PyList_AsTuple(values.get()));
-  } else if (has_length) {
-    values = Ref(PySequence_Tuple(result));
+// Of an exception that user code raised.
+ErrorRecord error_record(const IncomingTask& task, PyObject* exception) {
+  bool creation = task.kind == TaskKind::kActorCreation;
+  ErrorRecord record;
+  record.kind = creation ? ErrorKind::kActorDied : ErrorKind::kUserException;
+  record.message = one_line(exception);
+  record.payload = pack_exception(task, exception);
+  if (creation) record.actor = task.actor->spec.actor;
+  return record;
+}
+
+// The current exception, taken, if what a generator yielded before it may be kept. Null: it ends the task or the worker.
+Ref take_late_error() {
+  if (PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) return Ref();
+  return take_exception();
+}
+
+// All values are there: what the generator does after the last one is for its own good only.
+void run_to_the_end(PyObject* items, Py_ssize_t wanted) {
+  Ref surplus(PyIter_Next(items));
+  if (surplus) {
+    PySys_FormatStderr("The task yields more than num_returns=%zd values: the surplus is dropped.\n", wanted);
+  } else if (PyErr_Occurred()) {
+    PySys_FormatStderr("The task has raised after the last of its %zd values:\n", wanted);
+    PyErr_Print();
+  }
+}
+
+// num_returns > 1 and a generator: each value is stored as it comes, and kept if a later one fails.
+bool answer_yielded(Runtime* rt, IncomingTask* task, PyObject* items) {
+  std::deque<FrameScope> frames;
+  std::vector<ReturnValue> out;
+  uint32_t wanted = task->definition->n_returns;
+  while (out.size() < wanted) {
+    Ref item(PyIter_Next(items));
+    if (!item) break;
+    frames.emplace_back();
+    frames.back()->plain = is_foreign(*task);
+    ReturnValue value;
+    if (!encode_result(rt, *task, *frames.back(), static_cast<uint32_t>(out.size()), item.get(), &value)) break;
+    out.push_back(value);
+  }
+  if (out.size() < wanted && !PyErr_Occurred()) {
+    PyErr_Format(PyExc_ValueError, "Task returned %zu objects, but num_returns=%u.", out.size(), wanted);
+  }
+  bool answered = true;
+  if (!PyErr_Occurred()) {
+    run_to_the_end(items, wanted);
+    finish_task(rt, task, out);
+  } else if (Ref error = out.empty() ? Ref() : take_late_error()) {
+    fail_task(rt, task, error_record(*task, error.get()), is_retryable(*task, error.get()), out);
   } else {
+    answered = false;
+  }
+  while (!frames.empty()) frames.pop_back();
+  return answered;
+}
+
+// The values of a task with num_returns > 1 that are there already.
+Ref spread_result(PyObject* result, Py_ssize_t wanted) {
+  if (!PySequence_Check(result)) {
     PyErr_Format(PyExc_ValueError, "Task returned 1 object (a %.100s), but num_returns=%zd.", Py_TYPE(result)->tp_name,
                  wanted);
     return Ref();
   }
+  Ref values(PySequence_Tuple(result));
   if (values && PyTuple_GET_SIZE(values.get()) != wanted) {
     PyErr_Format(PyExc_ValueError, "Task returned %zd objects, but num_returns=%zd.", PyTuple_GET_SIZE(values.get()),
                  wanted);
@@ -215,24 +258,42 @@ bool answer_one(Runtime* rt, IncomingTask* task, PyObject* value) {
   return true;
 }
 
-// num_returns="dynamic": every item becomes an object of its own, and their references are the result.
+// A new object with the yielded value.
+Ref put_item(PyObject* item) {
+  FrameScope frame;
+  Frame::Mark mark = frame->mark();
+  Slot slot = encode_value(*frame, item) ? put_value(*frame, mark) : runtime::kNoSlot;
+  return Ref(slot == runtime::kNoSlot ? nullptr : new_ref(slot));
+}
+
+// num_returns="dynamic": every item becomes an object of its own, and their references are the result. The last one is
+// the error if the generator fails.
 bool answer_dynamic(Runtime* rt, IncomingTask* task, PyObject* result) {
   static PyObject* generator_class = nullptr;
   PyObject* make = imported(&generator_class, "sheaf._generators", "DynamicObjectRefGenerator");
   Ref items(make ? PyObject_GetIter(result) : nullptr);
   Ref refs(items ? PyList_New(0) : nullptr);
-  while (refs) {
-    Ref item(PyIter_Next(items.get()));
-    if (!item) break;
-    FrameScope frame;
-    Frame::Mark mark = frame->mark();
-    Slot slot = encode_value(*frame, item.get()) ? put_value(*frame, mark) : runtime::kNoSlot;
-    Ref ref(slot == runtime::kNoSlot ? nullptr : new_ref(slot));
-    if (!ref || PyList_Append(refs.get(), ref.get()) < 0) return false;
+  if (!refs) return false;
+  while (Ref item = Ref(PyIter_Next(items.get()))) {
+    Ref ref = put_item(item.get());
+    if (!ref || PyList_Append(refs.get(), ref.get()) < 0) break;
   }
-  if (!refs || PyErr_Occurred()) return false;
+  Ref error;
+  ErrorRecord record;
+  if (PyErr_Occurred()) {
+    error = take_late_error();
+    if (!error) return false;
+    record = error_record(*task, error.get());
+    Ref last(new_ref(rt->put_error(record)));
+    if (!last || PyList_Append(refs.get(), last.get()) < 0) return false;
+  }
   Ref value(PyObject_CallOneArg(make, refs.get()));
-  return value && answer_one(rt, task, value.get());
+  if (!value || !error) return value && answer_one(rt, task, value.get());
+  FrameScope frame;
+  ReturnValue out;
+  if (!encode_result(rt, *task, *frame, 0, value.get(), &out)) return false;
+  fail_task(rt, task, record, is_retryable(*task, error.get()), std::span(&out, 1));
+  return true;
 }
 
 bool answer_stream(Runtime* rt, IncomingTask* task, PyObject* result) {
@@ -342,6 +403,7 @@ bool answer(Runtime* rt, IncomingTask* task, PyObject* result) {
   if (flags & runtime::kDynamicReturns) return answer_dynamic(rt, task, result);
   if (task->definition->n_returns == 1) [[likely]] return answer_one(rt, task, result);
   if (task->definition->n_returns == 0) return answer_one(rt, task, Py_None);
+  if (PyIter_Check(result)) return answer_yielded(rt, task, result);
   Ref values = spread_result(result, task->definition->n_returns);
   return values && answer_many(rt, task, values.get());
 }
@@ -388,12 +450,7 @@ AfterTask answer_exception(Runtime* rt, IncomingTask* task) {
     answer_cancelled(rt, task);
     return AfterTask::kGoOn;
   }
-  ErrorRecord record;
-  record.kind = creation ? ErrorKind::kActorDied : ErrorKind::kUserException;
-  record.message = one_line(e);
-  record.payload = pack_exception(*task, e);
-  if (creation) record.actor = task->actor->spec.actor;
-  fail_task(rt, task, record, is_retryable(*task, e));
+  fail_task(rt, task, error_record(*task, e), is_retryable(*task, e));
   return AfterTask::kGoOn;
 }
 
