@@ -103,6 +103,12 @@ void DaemonLink::handle(const transport::Message& message) {
     case MessageType::kLeaseRefused:
       if (auto m = wire::decode<protocol::LeaseRefused>(body)) rt_.submitter.lease_refused(*m);
       return;
+    case MessageType::kCancelRequest:
+      if (auto m = wire::decode<protocol::CancelTask>(body)) {
+        Slot slot = rt_.objects.table().find(m->id);
+        if (slot != kNoSlot) rt_.submitter.cancel(slot, m->force, m->recursive);
+      }
+      return;
     case MessageType::kPeerDown:
       if (auto m = wire::decode<protocol::PeerDown>(body)) rt_.peers.down(m->process, m->cause);
       return;

@@ -321,7 +321,10 @@ WaitOutcome Runtime::next_item(Slot generator, Deadline deadline, Slot* item, bo
 Result<bool> Runtime::cancel(Slot slot, bool force, bool recursive) {
   if (impl_->closed) return gone();
   Locked guard(*impl_);
-  bool cancelled = impl_->submitter.cancel(slot, force, recursive);
+  ObjectId id = impl_->objects.at(slot).id;
+  bool ours = id.process() == process();
+  bool cancelled = ours && impl_->submitter.cancel(slot, force, recursive);
+  if (!ours) impl_->daemon.send(protocol::MessageType::kCancelTask, protocol::CancelTask{id, force, recursive});
   impl_->progress.drain();
   return cancelled;
 }

@@ -193,7 +193,8 @@ class Runtime {
   Status submit(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns);
   // kReady: *item is the next item's slot. kDisconnected with *done: the stream has ended.
   WaitOutcome next_item(Slot generator, Deadline deadline, Slot* item, bool* done);
-  // False when the task has already finished (then nothing happens).
+  // False when the task has already finished (then nothing happens), or when it is not known: another process submitted
+  // the task, and is asked to cancel it.
   Result<bool> cancel(Slot slot, bool force, bool recursive);
 
   // ---- Actors. Handles are counted per process; the last one dropped may end the actor.

@@ -98,26 +98,14 @@ def cancel(ray_waitable, *, force: bool = False, recursive: bool = True) -> None
         force: kill the worker instead of interrupting the task; not for actor methods (ValueError).
         recursive: cancel the tasks that it has submitted, too.
 
-    `get` on the reference then raises TaskCancelledError. Only the process that submitted a task
-    can cancel it; elsewhere this warns and does nothing. Raises: TypeError for anything else than
-    a reference.
+    `get` on the reference then raises TaskCancelledError. Any process that has the reference may
+    cancel its task; where another one submitted it, that one is asked to, which takes a moment.
+    Raises: TypeError for anything else than a reference.
     """
-    if isinstance(ray_waitable, _core.ObjectRefGenerator):
-        _core.cancel(ray_waitable, force, recursive)
-        return
-    if not isinstance(ray_waitable, _core.ObjectRef):
+    if not isinstance(ray_waitable, (_core.ObjectRef, _core.ObjectRefGenerator)):
         raise TypeError(
             "cancel() only supported for object refs. For actors, try kill(). Got: "
             f"{type(ray_waitable)}."
-        )
-    session = ensure_connected().session
-    if session.get("process") != int.from_bytes(ray_waitable.binary()[:8], "big"):
-        import warnings
-
-        warnings.warn(
-            f"cancel() of {ray_waitable!r} has no effect: another process submitted its task, and "
-            "only that one can cancel it.",
-            stacklevel=2,
         )
     _core.cancel(ray_waitable, force, recursive)
 
