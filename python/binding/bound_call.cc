@@ -23,7 +23,7 @@ struct BoundCall {
   runtime::TemplateId definition;   // valid in connection `epoch`
   uint32_t epoch;
   ActorId actor;                    // nil: a function
-  uint32_t hold_epoch;              // connection in which this object holds the actor; 0: it does not
+  uint32_t hold_epoch;              // connection in which this object holds the actor; 0: it does not (option "weak")
 };
 
 BoundCall* as_call(PyObject* o) { return reinterpret_cast<BoundCall*>(o); }
@@ -153,7 +153,8 @@ PyObject* new_method(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   return guarded([&] {
     BoundCall* self = create(type, nb::borrow<nb::dict>(dict));
     self->actor = id;
-    if (g_engine.runtime) {
+    PyObject* weak = PyDict_GetItemString(dict, "weak");
+    if (g_engine.runtime && weak != Py_True) {
       g_engine.runtime->retain_actor(id);
       self->hold_epoch = g_engine.epoch;
     }

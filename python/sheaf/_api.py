@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _core, _options
 from ._state import ensure_connected, state
-from .actor import ActorClass, ActorHandle, handle_from_blob
+from .actor import ActorClass, ActorHandle, lookup
 from .remote_function import RemoteFunction
 
 _DECORATOR_TEXT = (
@@ -125,7 +125,8 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
 
 
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
-    """Handle of a named actor.
+    """Handle of a named actor. It does not keep the actor: one that is not detached ends with the
+    last handle that its creator has, or has passed on.
 
     Args:
         name: its name.
@@ -142,15 +143,13 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
         check_namespace(namespace)
     ensure_connected()
-    try:
-        actor_id, blob = _core.lookup_actor(name, namespace or state.namespace)
-    except (ValueError, KeyError):
+    found = lookup(name, namespace or state.namespace)
+    if found is None:
         raise ValueError(
             f"Failed to look up actor with name '{name}'. You may have named an actor that was not "
-            "created or has "
-            "died, or its namespace is another one."
-        ) from None
-    return handle_from_blob(actor_id, blob)
+            "created or has died, or its namespace is another one."
+        )
+    return found
 
 
 def nodes() -> list[dict]:

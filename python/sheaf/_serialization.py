@@ -12,6 +12,7 @@ import pickle
 import types
 
 from . import _core
+from .actor import ActorHandle, reduce_in_value
 
 _ref_at = _core._ref_at
 _note_ref = _core._note_ref
@@ -30,6 +31,8 @@ def _reduce_special(obj):
     if kind is _ObjectRef:
         index = _note_ref(obj)
         return obj.__reduce__() if index is None else (_ref_at, (index,))
+    if kind is ActorHandle:
+        return reduce_in_value(obj)
     if kind in _custom:
         serializer, deserializer = _custom[kind]
         return deserializer, (serializer(obj),)

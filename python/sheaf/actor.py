@@ -152,25 +152,32 @@ def _engine_method_options(hold: "_Hold", name: str, options: dict) -> dict:
         "max_pending_calls": max(description.max_pending_calls, 0),
         "enable_task_events": options.get("enable_task_events", True),
         "signature": check_from_table(row.parameters) if row is not None else None,
+        "weak": hold.weak,
         "blob": "cpp:" if description.open_methods else "",
     }
 
 
 class _Hold:
     """One count on an actor, shared by a handle and its methods, given back when the last of them
-    is gone.
+    is gone. A weak one counts nothing: the actor may end meanwhile.
     """
 
-    __slots__ = ("binary", "description", "generation", "blob", "__weakref__")
+    __slots__ = ("binary", "description", "generation", "blob", "weak", "__weakref__")
 
     def __init__(
-        self, binary: bytes, description: ClassDescription, blob: bytes, retain: bool = True
+        self,
+        binary: bytes,
+        description: ClassDescription,
+        blob: bytes,
+        retain: bool = True,
+        weak: bool = False,
     ):
         self.binary = binary
         self.description = description
         self.blob = blob
         self.generation = state.generation
-        if retain:
+        self.weak = weak
+        if retain and not weak:
             _core.actor_retain(binary)
 
     def another(self) -> "_Hold":
@@ -179,7 +186,7 @@ class _Hold:
 
     def __del__(self):
         try:
-            if self.generation == state.generation and state.mode is not None:
+            if self.generation == state.generation and state.mode is not None and not self.weak:
                 _core.actor_release(self.binary)
         except Exception:  # the interpreter is ending
             pass
@@ -189,7 +196,8 @@ class ActorHandle:
     """Reference to an actor. Its methods are attributes; it can be passed to tasks and stored in
     objects.
 
-    The actor ends when no handle to it is left anywhere, unless it is detached.
+    The actor ends when no handle to it is left anywhere, unless it is detached. Handles from
+    `get_actor`, ``get_if_exists`` and ``current_actor`` do not count, nor do copies of them.
     """
 
     def __init__(self, hold: _Hold):
@@ -227,25 +235,39 @@ class ActorHandle:
         return isinstance(other, ActorHandle) and other._hold.binary == self._hold.binary
 
     def __reduce__(self):
-        from ._handle_keeper import token_for
-
+        # Out of the engine's sight, in the pickle of a function or of the user's own: nothing keeps
+        # the actor until it is unpickled.
         hold = self._hold
-        return _received_handle, (hold.binary, hold.blob, token_for(hold))
+        return _received_handle, (hold.binary, hold.blob, None, hold.weak)
 
 
-def _received_handle(binary: bytes, blob: bytes, token) -> ActorHandle:
+def reduce_in_value(handle: ActorHandle):
+    """How a handle is pickled in an argument, result or stored object: it keeps its actor on the
+    way, unless it is weak.
+    """
+    from ._handle_keeper import token_for
+
+    hold = handle._hold
+    token = None if hold.weak else token_for(hold)
+    return _received_handle, (hold.binary, hold.blob, token, hold.weak)
+
+
+def _received_handle(binary: bytes, blob: bytes, token, weak: bool) -> ActorHandle:
     # The token has done its work once this process has its own count.
-    return handle_from_blob(binary, blob)
+    return handle_from_blob(binary, blob, weak=weak)
 
 
-def handle_from_blob(binary: bytes, blob: bytes, retain: bool = True) -> ActorHandle:
+def handle_from_blob(
+    binary: bytes, blob: bytes, retain: bool = True, weak: bool = False
+) -> ActorHandle:
     """A handle from what `ActorHandle` pickles to and what the cluster keeps for named actors.
 
     ``retain``: take a count of its own; False when the caller hands one over.
+    ``weak``: have no count; the actor ends when nobody else has one.
     """
     ensure_connected()
     binary, blob = bytes(binary), bytes(blob)
-    return ActorHandle(_Hold(binary, ClassDescription.from_blob(blob), blob, retain))
+    return ActorHandle(_Hold(binary, ClassDescription.from_blob(blob), blob, retain, weak))
 
 
 class ActorClass:
@@ -377,24 +399,27 @@ def create(actor_class: ActorClass, options: dict, args: tuple, kwargs: dict) ->
         description.init_check[2](args, kwargs)
     name_space = options.get("namespace") or state.namespace
     if options.get("get_if_exists"):
-        existing = _lookup(options["name"], name_space)
+        existing = lookup(options["name"], name_space)
         if existing is not None:
             return existing
     class_id = export_class(user_class)
     spec, blob = actor_spec(options, description, name_space)
     actor_id, existing_blob = _core.create_actor(class_id, spec, args, kwargs)
     if existing_blob is not None:
-        return handle_from_blob(actor_id, existing_blob, retain=False)
+        found = handle_from_blob(actor_id, existing_blob, weak=True)
+        _core.actor_release(bytes(actor_id))  # the engine has taken a count
+        return found
     hold = _Hold(bytes(actor_id), ClassDescription.from_blob(blob), blob, retain=False)
     return ActorHandle(hold)
 
 
-def _lookup(name: str, name_space: str) -> ActorHandle | None:
+def lookup(name: str, name_space: str) -> ActorHandle | None:
+    """A weak handle of the actor of that name; None when there is none."""
     try:
         actor_id, blob = _core.lookup_actor(name, name_space)
     except (ValueError, KeyError):
         return None
-    return handle_from_blob(actor_id, blob)
+    return handle_from_blob(actor_id, blob, weak=True)
 
 
 def actor_spec(options: dict, description: ClassDescription, name_space: str) -> tuple[dict, bytes]:

@@ -94,7 +94,8 @@ class RuntimeContext:
             raise RuntimeError("This method is only available in an actor.")
         from .actor import handle_from_blob
 
-        return handle_from_blob(bytes.fromhex(actor_id), (_task() or {})["actor_handle"])
+        blob = (_task() or {})["actor_handle"]
+        return handle_from_blob(bytes.fromhex(actor_id), blob, weak=True)
 
     @property
     def namespace(self) -> str:
