@@ -90,6 +90,17 @@ void cancel(nb::handle ref, bool force, bool recursive) {
   if (!done) fail(done.status());
 }
 
+// An object whose readers get the exception that the parts stand for (sheaf/_errors.py).
+nb::object put_error(int kind, nb::handle message, nb::bytes payload) {
+  protocol::ErrorRecord record;
+  record.kind = static_cast<protocol::ErrorKind>(kind);
+  record.message = text_of(message);
+  record.payload = std::string(payload.c_str(), payload.size());
+  nb::object ref = nb::steal(new_ref(connected()->put_error(record)));
+  if (!ref.is_valid()) throw nb::python_error();
+  return ref;
+}
+
 // ---- Actors
 
 nb::tuple create_actor(nb::handle class_id, const nb::dict& spec_dict, const nb::tuple& args, const nb::dict& kwargs) {
@@ -275,6 +286,7 @@ void shutdown_cluster(nb::handle reason) {
 void bind_cold_api(nb::module_& m) {
   m.def("free", &free_objects, nb::arg("refs"));
   m.def("cancel", &cancel, nb::arg("ref"), nb::arg("force"), nb::arg("recursive"));
+  m.def("put_error", &put_error, nb::arg("kind"), nb::arg("message"), nb::arg("payload"));
   m.def("create_actor", &create_actor, nb::arg("class_id"), nb::arg("spec"), nb::arg("args"), nb::arg("kwargs"));
   m.def("actor_retain", [](nb::handle id) { connected()->retain_actor(id_from<ActorId>(id, "an actor id")); });
   m.def("actor_release", [](nb::handle id) {

@@ -121,6 +121,10 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         raise ValueError(
             f"kill() only supported for actors. For tasks, try cancel(). Got: {type(actor)}."
         )
+    if state.local_mode:
+        from ._local_mode import kill as kill_here
+
+        return kill_here(actor._hold.binary)
     _core.kill_actor(actor._hold.binary, no_restart)
 
 

@@ -107,6 +107,8 @@ def init(
         resources: further resources by name, in units.
         labels: labels of the node, for label selectors.
         object_store_memory: size of the object store in bytes.
+        local_mode: run tasks and actors in this process, each call before ``remote()`` returns: for
+            debuggers.
         ignore_reinit_error: whether a second call is permitted (it changes nothing).
         log_to_driver: whether the output of workers is shown here; default True.
         namespace: where this job's named actors live; default: one of its own.
@@ -137,8 +139,6 @@ def _init(given: dict) -> SheafContext:
             "Maybe you called init twice by accident? Pass 'ignore_reinit_error=True' or call "
             "'shutdown()' first."
         )
-    if given["local_mode"]:
-        _warn("local_mode is not supported: tasks run in worker processes as always.")
     config = _system_config(given["kwargs"])
     level = _log_level(given["logging_level"])
     if level != "info":
@@ -155,6 +155,7 @@ def _init(given: dict) -> SheafContext:
             _connect(where, "driver")
         shown = given["log_to_driver"]
         _register(namespace, runtime_env, shown is None or bool(shown), given["job_config"])
+        state.local_mode = bool(given["local_mode"])
     atexit.register(shutdown)
     return state.context
 
@@ -196,6 +197,11 @@ def shutdown(_exiting_interpreter: bool = False, wait_for_processes: bool = True
         if daemon is None or not daemon.wait(0):
             _flush_before_leaving()
         state.mode = None
+        if state.local_mode:
+            from . import _local_mode
+
+            state.local_mode = False
+            _local_mode.end()
         state.generation += 1
         from . import remote_function
 

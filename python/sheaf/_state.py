@@ -20,6 +20,7 @@ class ProcessState:
         self.runtime_env: dict = {}  # in force here
         self.own_runtime_env = ""  # its text where it is not just the job's
         self.context = None  # what init() returned
+        self.local_mode = False  # tasks and actors run in this process, one after the other
         self.daemon = None  # _daemon.Daemon that this process started
         self.generation = 0  # grows with every connection: caches of ids are tagged with it
         self.lock = threading.RLock()

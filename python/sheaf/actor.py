@@ -78,9 +78,7 @@ class ActorMethod:
         self._hold = hold
         self._method_name = name
         self._options = options
-        self._bound = _core.BoundMethod(
-            hold.binary, name, _engine_method_options(hold, name, options)
-        )
+        self._bound = _bind(hold, name, _engine_method_options(hold, name, options))
         self.remote = self._bound.remote
 
     def __call__(self, *args, **kwargs):
@@ -116,6 +114,14 @@ class ActorMethod:
 
     def __repr__(self):
         return f"<sheaf.ActorMethod {self._hold.description.class_name}.{self._method_name}>"
+
+
+def _bind(hold: "_Hold", name: str, options: dict):
+    if state.local_mode:
+        from ._local_mode import LocalMethod
+
+        return LocalMethod(hold.binary, name, options)
+    return _core.BoundMethod(hold.binary, name, options)
 
 
 def _check_group(description: ClassDescription, group: str | None) -> None:
@@ -402,8 +408,13 @@ def create(actor_class: ActorClass, options: dict, args: tuple, kwargs: dict) ->
         existing = lookup(options["name"], name_space)
         if existing is not None:
             return existing
-    class_id = export_class(user_class)
     spec, blob = actor_spec(options, description, name_space)
+    if state.local_mode:
+        from . import _local_mode
+
+        actor_id, existing_blob = _local_mode.create_actor(user_class, spec, args, kwargs)
+        return handle_from_blob(actor_id, existing_blob or blob, weak=True)
+    class_id = export_class(user_class)
     actor_id, existing_blob = _core.create_actor(class_id, spec, args, kwargs)
     if existing_blob is not None:
         found = handle_from_blob(actor_id, existing_blob, weak=True)
@@ -415,6 +426,11 @@ def create(actor_class: ActorClass, options: dict, args: tuple, kwargs: dict) ->
 
 def lookup(name: str, name_space: str) -> ActorHandle | None:
     """A weak handle of the actor of that name; None when there is none."""
+    if state.local_mode:
+        from . import _local_mode
+
+        found = _local_mode.lookup(name, name_space)
+        return found and handle_from_blob(*found, weak=True)
     try:
         actor_id, blob = _core.lookup_actor(name, name_space)
     except (ValueError, KeyError):

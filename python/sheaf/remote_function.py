@@ -60,6 +60,10 @@ class RemoteFunction:
         seen it.
         """
         ensure_connected()
+        if state.local_mode:
+            from ._local_mode import LocalTask
+
+            return LocalTask(self._function, self._options).remote
         if self._bound is None or self._generation != state.generation:
             if self._generation != state.generation:
                 self._function_id = export_function(self._function, self._function_name)
@@ -79,6 +83,8 @@ class RemoteFunction:
         """
         if options:
             return self.options(**options).remote(*args, **(kwargs or {}))
+        if state.local_mode:
+            return self._bind()(*args, **(kwargs or {}))
         if self._bound is None or self._generation != state.generation:
             self._bind()
         bound = self._bound
