@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kTemplatesMax = 1u << 20;
 constexpr size_t kFinishedMax = 4096;
+constexpr int64_t kShownFromNs = 5'000'000;   // running time from which on a task gives the process its title
 constexpr size_t kSpareMax = 256;
 constexpr size_t kSpareBytesMax = 16384;   // of a record
 
@@ -193,6 +194,7 @@ void Executor::start_actor(protocol::ActorStart start) {
     return;
   }
   task->definition = task->own_definition.get();
+  actor_class_ = task->actor->spec.class_name;
   queue_.push_back(std::move(task));
   rt_.progress.note_task();
 }
@@ -407,6 +409,15 @@ void Executor::remember(const Incoming& task, bool failed, const std::string* er
   finished_[finished_next_] = std::move(f);
   finished_next_ = (finished_next_ + 1) % kFinishedMax;
   ++finished_dropped_;
+}
+
+std::string_view Executor::title() const {
+  const Incoming* oldest = nullptr;
+  for (auto& t : running_) {
+    if (!oldest || t->start_ns < oldest->start_ns) oldest = t.get();
+  }
+  if (oldest && steady_ns() - oldest->start_ns > kShownFromNs) return oldest->definition->name;
+  return actor_class_.empty() ? std::string_view("IDLE") : actor_class_;
 }
 
 void Executor::take_events(protocol::TaskEvents* out) {

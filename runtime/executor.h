@@ -8,6 +8,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/task.h"
@@ -59,6 +60,8 @@ class Executor {
   void give_back_all();
   void flush_deferred();
 
+  // What people see this worker do: the name of what has run for some milliseconds, else of the actor, else "IDLE".
+  std::string_view title() const;
   // Adds finished tasks since the last call to `out`, and how many were forgotten.
   void take_events(protocol::TaskEvents* out);
 
@@ -102,6 +105,7 @@ class Executor {
   uint32_t slots_ = 1;
   bool exiting_ = false;
   bool leaving_ = false;
+  std::string actor_class_;           // once this worker is an actor
   uint16_t reply_flags_ = 0;          // kReplyLeaving once last_task() was called
 };
 

@@ -50,6 +50,7 @@ void Runtime::Impl::tick(Deadline now) {
   actors.send_all();
   peers.flush();
   objects.flush(true);
+  if (kind == protocol::ClientKind::kWorker) title.show("ray::" + std::string(executor.title()));
   bool active = submitter.busy() || peers.has_overflow() || daemon.lane().overflow_bytes() > 0 ||
                 executor.running() > 0;
   progress.busy.store(active, std::memory_order_relaxed);

@@ -12,6 +12,7 @@
 #include "runtime/executor.h"
 #include "runtime/objects.h"
 #include "runtime/peers.h"
+#include "runtime/process_title.h"
 #include "runtime/progress.h"
 #include "runtime/runtime.h"
 #include "runtime/session.h"
@@ -65,6 +66,7 @@ struct Runtime::Impl {
   objstore::PinTable pins;
   objstore::SlabWriter slabs;
   Progress progress;
+  ProcessTitle title;                // a worker's; the helper's
   std::atomic<bool> closed{false};
   std::atomic<int> blocked_threads{0};
   uint64_t next_sequence = 1;        // actor and group ids

@@ -1,10 +1,14 @@
-"""Methods are found on the actor's class."""
+"""Methods are found on the actor's class; what people see of a worker."""
 
 from __future__ import annotations
+
+import time
 
 import pytest
 
 import sheaf
+
+from conftest import wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -58,3 +62,42 @@ def test_async_and_threaded_actors_too():
 
     assert sheaf.get(Async.remote().f.remote()) == 1
     assert sheaf.get(Plain.options(max_concurrency=2).remote().f.remote()) == 2
+
+
+def command_line(pid):
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read().rstrip(b"\0").decode()
+
+
+def test_the_command_line_tells_what_a_worker_does(tmp_path):
+    import os
+
+    @sheaf.remote
+    def long_task():
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        while not (tmp_path / "go").exists():
+            time.sleep(0.005)
+        return os.getpid()
+
+    @sheaf.remote
+    class Counter:
+        def pid(self):
+            return os.getpid()
+
+        def long_method(self):
+            while not (tmp_path / "go").exists():
+                time.sleep(0.005)
+
+    counter = Counter.remote()
+    pid = sheaf.get(counter.pid.remote())
+    wait_until(lambda: command_line(pid) == "ray::Counter", what="the actor's title")
+    call = counter.long_method.remote()
+    task = long_task.options(name="my long task").remote()
+    wait_until(lambda: command_line(pid) == "ray::Counter.long_method", what="the method's title")
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), what="its pid")
+    worker = int((tmp_path / "pid").read_text())
+    wait_until(lambda: command_line(worker) == "ray::my long task", what="the task's title")
+    (tmp_path / "go").touch()
+    assert sheaf.get(task) == worker
+    sheaf.get(call)
+    wait_until(lambda: command_line(pid) == "ray::Counter", what="the actor's title again")
