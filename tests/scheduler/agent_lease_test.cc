@@ -182,6 +182,25 @@ TEST(AgentLeaseTest, WorkerThatExitsAfterItsLeaseKeepsDevicesUntilGone) {
   EXPECT_NE(second[0].worker, first[0].worker);
 }
 
+TEST(AgentLeaseTest, DevicesGoToWorkersInWhichNoTaskHasRun) {
+  ResourceMap total = cpus(2);
+  total["GPU"] = kResourceUnit;
+  AgentBench bench(total);
+  ResourceMap request = cpus(1);
+  request["GPU"] = kResourceUnit;
+  bench.request(kDriver, 1, cpus(1), 1);
+  auto plain = bench.grants();
+  bench.send(LeaseReturned{kDriver, plain[0].lease, false});
+  bench.request(kDriver, 2, request, 1);
+  auto with_device = bench.grants();
+  ASSERT_EQ(with_device.size(), 1u);
+  EXPECT_NE(with_device[0].worker, plain[0].worker);
+  bench.request(kDriver, 1, cpus(1), 1);
+  auto again = bench.grants();
+  ASSERT_EQ(again.size(), 1u);
+  EXPECT_EQ(again[0].worker, plain[0].worker);
+}
+
 TEST(AgentLeaseTest, WorkerThatSawDevicesServesOnlyTheSameOnes) {
   ResourceMap total = cpus(2);
   total["GPU"] = 2 * kResourceUnit;
