@@ -194,7 +194,7 @@ _BY_KIND = {
     14: lambda text, actor: _x.TaskPlacementGroupRemoved(*([text] if text else [])),
     15: lambda text, actor: _x.PendingCallsLimitExceeded(text),
     16: lambda text, actor: _x.RaySystemError(text),
-    17: lambda text, actor: _x.ActorPlacementGroupRemoved(*([text] if text else [])),
+    17: lambda text, actor: _x.ActorPlacementGroupRemoved(text or None, actor),
     18: lambda text, actor: _x.NodeDiedError(text or None),
 }
 

@@ -424,15 +424,10 @@ class TaskPlacementGroupRemoved(RayError):
         )
 
 
-class ActorPlacementGroupRemoved(RayError):
-    """The placement group of the actor was removed."""
+class ActorPlacementGroupRemoved(ActorDiedError):
+    """The placement group of the actor was removed, and the actor has ended with it."""
 
-    def __str__(self) -> str:
-        return (
-            str(self.args[0])
-            if self.args
-            else "The placement group of this actor has been removed."
-        )
+    BASE_ERROR_MSG = "The placement group of this actor has been removed."
 
 
 class PendingCallsLimitExceeded(RayError):

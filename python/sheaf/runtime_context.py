@@ -13,7 +13,14 @@ class RuntimeContext:
     """Facts about the place where the calling code runs. Get it by `get_runtime_context`."""
 
     def __init__(self, worker=None):
-        self.worker = worker
+        self._worker = worker
+
+    @property
+    def worker(self):
+        """What ``ray._private.worker.global_worker`` is to programs that look at it."""
+        from ._private.worker import global_worker
+
+        return self._worker or global_worker
 
     def get(self) -> dict:
         """Job, node, namespace and, where there are any, task and actor, as ID objects."""

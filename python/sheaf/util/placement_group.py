@@ -49,7 +49,7 @@ class PlacementGroup:
         """The resources of each bundle."""
         if self.bundle_cache is None:
             self.bundle_cache = _row_of(self.id)["bundle_specs"]
-        return self.bundle_cache
+        return [{name: float(amount) for name, amount in b.items()} for b in self.bundle_cache]
 
     @property
     def bundle_count(self) -> int:

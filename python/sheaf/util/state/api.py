@@ -98,9 +98,9 @@ def _list(what: str, address, filters, limit) -> list[Row]:
 
 
 def _for_daemon(filters) -> dict:
-    # The daemon compares text exactly; only identities are known to be written one way.
+    # The daemon compares text exactly; only identities are known to be written one way: in lower case.
     return {
-        column: value
+        column: value.lower()
         for column, operator, value in filters
         if operator == "=" and isinstance(value, str) and column in _IDENTITIES
     }

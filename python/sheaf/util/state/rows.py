@@ -153,8 +153,8 @@ def make_row(what: str, raw: dict) -> Row:
 
 
 def matches(row: dict, filters) -> bool:
-    """Whether a row meets all of ``[(column, "=" or "!=", value), ...]``; text is compared without
-    case.
+    """Whether a row meets all of ``[(column, "=" or "!=", value), ...]``; names of columns and
+    text are compared without case.
     """
     for column, operator, value in filters:
         if column not in row:
@@ -176,7 +176,7 @@ def check_filters(filters) -> list[tuple]:
             raise ValueError(
                 f"Unsupported filter predicate {operator!r} is given. Available predicates: =, !=."
             )
-        result.append((column, operator, value))
+        result.append((str(column).lower(), operator, value))
     return result
 
 
