@@ -125,7 +125,8 @@ TEST_F(JournalTest, CommitsInGroups) {
   constexpr uint64_t kRecords = 20000;
   for (uint64_t i = 1; i <= kRecords; ++i) journal->append(i, {put(std::to_string(i % 100), "v")});
   done_.wait(kRecords);
-  EXPECT_LT(static_cast<uint64_t>(done_.calls()), kRecords / 2);  // far fewer, where the machine has nothing else to do
+  // Far fewer, where the machine has nothing else to do.
+  EXPECT_LT(static_cast<uint64_t>(done_.calls()), kRecords / 2);
   EXPECT_TRUE(done_.failed().empty());
 }
 
