@@ -24,6 +24,9 @@ constexpr ConfigKey kSchema[] = {
     {"memory.check_every", kDuration, "250ms", kMs, 3600 * kSecond,
      "How often the memory in use is looked at."},
     {"node.labels", kString, "", 0, 0, "Labels of the node for scheduling: `key=value,key=value`."},
+    {"cluster.lease", kDuration, "3s", 300 * kMs, 600 * kSecond,
+     "A node that the head has not heard of for so long is dead; it stops itself a little earlier. "
+     "The head's setting counts for all nodes."},
     {"session.root", kString, "", 0, 0,
      "Folder that holds session directories; empty takes $XDG_RUNTIME_DIR, else /tmp."},
     {"store.memory", kBytes, "0", 0, kMost,
@@ -79,6 +82,7 @@ constexpr OtherVariable kOther[] = {
     {"SHEAF_FAULT", "Fault points for tests, see `core/fault.h`."},
     {"SHEAF_JOB_RUNTIME_ENV",
      "The job's runtime environment, for drivers that are started by the command line."},
+    {"SHEAF_SECRET_FILE", "The cluster's secret, for `sheaf start --address`."},
     {"SHEAF_SHEAFD", "The `sheafd` program to start instead of the installed one."},
     {"SHEAF_TESTING_FAULTS", "Faults that tests ask workers for."},
     {"SHEAF_TMPDIR", "Folder that holds session directories."},

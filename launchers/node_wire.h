@@ -25,11 +25,12 @@ enum class NodeMessageType : uint16_t {
   kClientJoined = 21,    // ClientCame
   kClientLeft = 22,      // ClientWent
   kControl = 23,         // ForwardedRequest: a client's message to the controller
+  kDrain = 24,           // scheduler::DrainRequest
   // head -> member
   kRenewed = 30,         // Heartbeat, echoed
   kToAgent = 31,         // scheduler::NodeMessage
   kActorUpdate = 32,     // ForwardedUpdate
-  kAccepted = 33,        // nothing: the node is a member, its lease runs
+  kAccepted = 33,        // Accepted: the node is a member, its lease runs
   kRefused = 34,         // NumberGiven with the reason: the node ends
   // any -> any
   kToProcess = 40,       // ForProcess: for a client of that node
@@ -69,6 +70,10 @@ struct NumberGiven {
 struct Heartbeat {
   int64_t sent_at = 0;
   SHEAF_FIELDS(sent_at)
+};
+struct Accepted {
+  int64_t lease_ns = 0;
+  SHEAF_FIELDS(lease_ns)
 };
 struct ClientCame {
   ProcessId process = 0;

@@ -148,6 +148,7 @@ Status Service::create_controller() {
 
   scheduler::ControllerConfig control;
   control.warn_interval = config.get_duration("scheduler.warn_interval");
+  control.lease_time = config.get_duration("cluster.lease");
   controller_ = std::make_unique<scheduler::Controller>(control);
   for (const std::string& note : controller_->restore(replay.records))
     log_.warning("journal: " + note);

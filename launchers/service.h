@@ -246,6 +246,7 @@ class Service {
     return true;
   }
   bool control_request(const ForwardedRequest& m);
+  void drain_node(const scheduler::DrainRequest& request);
   void on_record(const RecordHead& head, wire::Bytes bytes);
   void process_gone(ProcessId remote, const protocol::ErrorRecord& cause);
   void remote_grant(uint16_t number, const ForwardedGrant& grant);

@@ -285,7 +285,7 @@ bool Service::dispatch_other(Client& client, MessageType type, uint64_t request,
       }
       return true;
     case MessageType::kDrainNode:
-      push(AgentEvent(scheduler::DrainRequested{}));
+      if (auto m = read<scheduler::DrainRequest>(client, body)) drain_node(*m);
       reply(client.id, request, Status::ok());
       return true;
     default: return false;

@@ -167,7 +167,10 @@ void Service::on_newcomer(const PeerId& from, wire::Bytes payload) {
 
 void Service::act(scheduler::NodeAccepted& a) {
   PeerId peer = peer_of(a.number, a.incarnation);
-  if (a.member) return tell_node(a.number, NodeMessageType::kAccepted, {});
+  if (a.member) {
+    scheduler::Time lease = options_.config->get_duration("cluster.lease");
+    return tell_node(a.number, NodeMessageType::kAccepted, wire::encode(Accepted{lease.count()}));
+  }
   members_[peer] = a.node;
   if (!mesh_->knows(peer)) mesh_->know(peer, {});
   answer_newcomer(a.node, Status(), peer);
@@ -250,6 +253,12 @@ bool Service::on_member_message(const PeerId& from, NodeMessageType type, wire::
         return true;
       }
       return false;
+    case NodeMessageType::kDrain:
+      if (auto m = wire::decode<scheduler::DrainRequest>(payload)) {
+        drain_node(*m);
+        return true;
+      }
+      return false;
     case NodeMessageType::kControl:
       if (auto m = wire::decode<ForwardedRequest>(payload)) return control_request(*m);
       return false;
@@ -288,6 +297,12 @@ bool Service::control_request(const ForwardedRequest& m) {
     case MessageType::kGroupSubscribe: return control_event<protocol::GroupSubscribe>(m);
     default: return false;
   }
+}
+
+void Service::drain_node(const scheduler::DrainRequest& request) {
+  if (!controller_)
+    return tell_node(kHeadNumber, NodeMessageType::kDrain, wire::encode(request));
+  push(ControllerEvent(scheduler::DrainAsked{request.number, request.drain}));
 }
 
 // ---- Every node
@@ -342,10 +357,14 @@ bool Service::on_scheduler_message(const PeerId& from, NodeMessageType type,
                                    wire::Bytes payload) {
   auto number = static_cast<uint16_t>(from.node);
   switch (type) {
-    case NodeMessageType::kAccepted:
-      lease_.emplace(scheduler::NodeLeaseConfig{}, joined_at_);
+    case NodeMessageType::kAccepted: {
+      auto m = wire::decode<Accepted>(payload);
+      if (!m) return false;
+      scheduler::Time lease(m->lease_ns);
+      lease_.emplace(scheduler::NodeLeaseConfig{lease, lease / 10}, joined_at_);
       tend_lease();
       return true;
+    }
     case NodeMessageType::kRefused: {
       auto m = wire::decode<NumberGiven>(payload);
       end_node("the head refuses it: " + (m ? m->message : std::string("no reason given")));

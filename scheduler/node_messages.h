@@ -168,6 +168,12 @@ struct DrainNode {
   bool drain = true;
   SHEAF_FIELDS(drain)
 };
+// A client's protocol::MessageType::kDrainNode: `sheaf node drain`.
+struct DrainRequest {
+  uint16_t number = 0;
+  bool drain = true;
+  SHEAF_FIELDS(number, drain)
+};
 using NodeMessage =
     std::variant<PlaceActor, ActorRunning, ReleaseActor, ReserveGroup, ReleaseGroup, EndJob,
                  JobStarted, ForgetJob, ClusterView, NodeGone, BarrierClosed, GroupPlaced,

@@ -10,6 +10,7 @@
 #include "python/binding/generator.h"
 #include "python/binding/object_ref.h"
 #include "python/binding/task_context.h"
+#include "scheduler/node_messages.h"
 
 namespace sheaf::python {
 
@@ -281,6 +282,10 @@ void shutdown_cluster(nb::handle reason) {
   if (!answer && answer.status().code() != StatusCode::kDisconnected) fail(answer.status());
 }
 
+void drain_node(uint16_t number, bool drain) {
+  ask(MessageType::kDrainNode, scheduler::DrainRequest{number, drain});
+}
+
 }  // namespace
 
 void bind_cold_api(nb::module_& m) {
@@ -292,6 +297,7 @@ void bind_cold_api(nb::module_& m) {
   m.def("actor_release", [](nb::handle id) {
     if (g_engine.runtime) g_engine.runtime->release_actor(id_from<ActorId>(id, "an actor id"));
   });
+  m.def("drain_node", &drain_node, nb::arg("number"), nb::arg("drain"));
   m.def("kill_actor", &kill_actor, nb::arg("actor_id"), nb::arg("no_restart"));
   m.def("lookup_actor", &lookup_actor, nb::arg("name"), nb::arg("namespace"));
   m.def("actor_names", &actor_names, nb::arg("all_namespaces"), nb::arg("namespace"));

@@ -17,6 +17,8 @@ from cluster import Cluster
 from lab import Lab
 
 RUN_S = float(os.environ.get("SHEAF_TEST_CHAOS_S", "40"))
+KILLS = 200  # at least, however slow the machine is
+LONGEST_S = RUN_S + 150
 SEED = int(os.environ.get("SHEAF_TEST_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 31)
 
 PROGRAM = """
@@ -50,11 +52,10 @@ class Counter:
         return (socket.gethostname(), os.getpid()), self.n
 
 rng = random.Random({seed})
-end = time.monotonic() + {seconds}
 checked = bytes_checked = calls = rounds = 0
 counters = [Counter.remote() for _ in range(4)]
 last = [(None, 0)] * len(counters)
-while time.monotonic() < end:
+while not os.path.exists("{stop}"):
     rounds += 1
     plan = [(rng.randrange(1 << 30), rng.choice([10, 3000, 90_000, 700_000])) for _ in range(24)]
     refs = [make.remote(s, n) for s, n in plan]
@@ -83,7 +84,7 @@ while time.monotonic() < end:
     except (sheaf.exceptions.ObjectLostError, sheaf.exceptions.OwnerDiedError):
         pass  # whoever submitted the inner task has died: an error, never a wrong value
     del refs, digests
-print("DONE rounds=%d checked=%d bytes=%d calls=%d" % (rounds, checked, bytes_checked, calls), flush=True)
+print(f"DONE {rounds=} {checked=} {bytes_checked=} {calls=}", flush=True)
 """
 
 
@@ -133,6 +134,9 @@ class Sniper:
             self.cluster.daemons[host].wait(20)
             self.cluster.join(host)
 
+    def kills(self) -> int:
+        return self.counts["workers"] + self.counts["daemons"]
+
     def _signal(self, pid: int, number: int, kind: str | None) -> None:
         try:
             os.kill(pid, number)
@@ -145,15 +149,19 @@ class Sniper:
 def test_every_byte_is_right_while_everything_dies(capsys):
     rng = random.Random(SEED)
     with Lab(3) as lab, Cluster(lab) as cluster:
-        text = PROGRAM.replace("{seed}", str(SEED)).replace("{seconds}", str(RUN_S))
+        stop = cluster.folder / "stop"
+        text = PROGRAM.replace("{seed}", str(SEED)).replace("{stop}", str(stop))
         program = cluster.start(text)
         sniper = Sniper(cluster, rng)
         try:
             time.sleep(2.0)
-            end = time.monotonic() + RUN_S
-            while time.monotonic() < end and program.poll() is None:
+            start = time.monotonic()
+            while program.poll() is None and time.monotonic() < start + LONGEST_S:
+                if sniper.kills() >= KILLS and time.monotonic() > start + RUN_S:
+                    break
                 sniper.shoot()
                 time.sleep(rng.uniform(0.02, 0.12))
+            stop.touch()
             out, _ = program.communicate(timeout=180)
         except subprocess.TimeoutExpired:
             program.kill()
@@ -163,6 +171,6 @@ def test_every_byte_is_right_while_everything_dies(capsys):
         logs = cluster.lab.run(0, ["sh", "-c", "tail -n 5 /tmp/sheaf-0/*/logs/sheafd.log"]).stdout
         assert "check failed" not in logs.lower(), logs
     with capsys.disabled():
-        total = sniper.counts["workers"] + sniper.counts["daemons"]
-        print(f"\nchaos over hosts: seed {SEED}, {total} kills {sniper.counts}, {summary[5:]}, wrong 0")
-    assert total >= 3 * RUN_S, sniper.counts
+        done = f"{sniper.kills()} kills {sniper.counts}, {summary[5:]}, wrong 0"
+        print(f"\nchaos over hosts: seed {SEED}, {done}")
+    assert sniper.kills() >= KILLS, sniper.counts

@@ -107,7 +107,8 @@ TEST_F(MeshTest, NothingIsLostOrRepeatedWhenConnectionsBreak) {
       ++breaks;
     }
   }
-  ASSERT_TRUE(run_until([&] { return a_.heard.size() >= kMessages && b_.heard.size() >= kMessages; }))
+  auto all_heard = [&] { return a_.heard.size() >= kMessages && b_.heard.size() >= kMessages; };
+  ASSERT_TRUE(run_until(all_heard))
       << a_.heard.size() << " and " << b_.heard.size() << " after " << breaks << " breaks";
   for (int i = 0; i < 20; ++i) loop_->run_once(2ms);
   for (const Node* node : {&a_, &b_}) {

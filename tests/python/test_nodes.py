@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy
@@ -235,3 +237,15 @@ def test_a_program_ends_with_all_its_nodes():
         sheaf.shutdown()
     for process in [*pids, *workers]:
         wait_for(lambda process=process: not os.path.exists(f"/proc/{process}"))
+
+
+def test_a_drained_node_gets_no_new_work(nodes):
+    here, there = node_ids()
+    command = [sys.executable, "-m", "sheaf", "node", "drain", there, "--address"]
+    command.append(nodes.session_dir)
+    subprocess.run(command, check=True, capture_output=True)
+    wait_for(lambda: set(sheaf.get([nap.remote(0.2) for _ in range(3)], timeout=30)) == {here})
+    assert set(sheaf.get([nap.remote(0.05) for _ in range(8)], timeout=30)) == {here}
+    assert subprocess.run([*command[:4], "no such node"], check=False).returncode != 0
+    subprocess.run([*command, "--undo"], check=True, capture_output=True)
+    wait_for(lambda: there in sheaf.get([nap.remote(0.3) for _ in range(4)], timeout=30))
