@@ -13,7 +13,8 @@ using protocol::ErrorKind;
 using protocol::ErrorRecord;
 using protocol::StrategyKind;
 
-Agent::Agent(AgentConfig config) : config_(std::move(config)), pool_(config_.total), cluster_(config_.number) {}
+Agent::Agent(AgentConfig config)
+    : config_(std::move(config)), pool_(config_.total), cluster_(config_.number) {}
 
 AgentActions Agent::handle(const AgentEvent& event, Time now) {
   now_ = std::max(now_, now);

@@ -75,7 +75,7 @@ struct LeaseRequested {
   uint32_t class_id = 0;
   protocol::SchedulingClass spec;
   uint32_t backlog = 0;
-  std::map<uint16_t, uint64_t> bytes_at;
+  std::map<uint16_t, uint64_t> bytes_at = {};
   template <class A>
   void fields(A& a) {
     a(client, job, class_id, spec, backlog, bytes_at);
@@ -146,14 +146,17 @@ struct CapacityChanged {
 // No new grants, actors or groups on this node.
 struct DrainRequested {};
 struct FromController { NodeMessage message; };
+// The node has registered again with a controller that restarted: what was asked of the one before
+// may be lost.
+struct ControllerBack {};
 // Due at next_tick(); harmless at any other time.
 struct Tick {};
 
 using AgentEvent =
     std::variant<LeaseRequested, LeaseReturned, RemoteGrant, RemoteRefused, WorkerBlocked,
-                 WorkerUnblocked, WorkerRegistered, WorkerSpawnFailed, ProcessDied, ProcessReaped, KillRequested, Prestart, CapacityChanged,
-                 DrainRequested, FromController,
-                 Tick>;
+                 WorkerUnblocked, WorkerRegistered, WorkerSpawnFailed, ProcessDied, ProcessReaped,
+                 KillRequested, Prestart, CapacityChanged, DrainRequested, FromController,
+                 ControllerBack, Tick>;
 
 // ---- Actions ------------------------------------------------------------------------------------
 
@@ -296,11 +299,12 @@ struct PlacedActor {
 struct BundleInfo {
   Allocation reserved;
   ResourcePool pool;
+  bool releasing = false;            // its resources go back when its last user has gone
+  uint32_t users = 0;                // holdings inside it
 };
 struct ReservedGroup {
   uint32_t attempt = 0;
-  bool releasing = false;            // resources go back when its last user has gone
-  uint32_t users = 0;                // holdings inside it
+  bool releasing = false;            // all of it
   std::map<int32_t, BundleInfo> bundles;
 };
 // Actors and groups wait in the order in which they came, ahead of leases.
@@ -367,6 +371,7 @@ class Agent {
   void on(const CapacityChanged& event);
   void on(const DrainRequested& event);
   void on(const FromController& event);
+  void on(const ControllerBack& event);
   void on(const Tick& event);
   void on(const PlaceActor& message);
   void on(const ActorRunning& message);
@@ -381,6 +386,7 @@ class Agent {
   void on(const NodeGone& message);
   void on(const GroupPlaced& message);
   void on(const DrainNode& message);
+  void on(const TakeBackActor& message);
 
   // Leases and flows (agent.cc).
   Holding end_lease(uint64_t lease);
@@ -480,6 +486,8 @@ class Agent {
   std::map<uint64_t, RemoteLease> remote_leases_;  // of this node's clients
   std::map<PlacementGroupId, std::vector<uint16_t>> group_nodes_;   // by bundle
   std::set<std::string> lost_nodes_;               // hex ids of the dead
+  std::set<ProcessId> dead_clients_;               // of this node, the last ones
+  std::deque<ProcessId> dead_in_order_;
   uint16_t spread_turn_ = 0;                       // the node that had the last one
   std::set<JobId> ended_jobs_;                     // that still have workers, spawns or actors
   uint64_t next_lease_ = 1, next_token_ = 1, next_order_ = 1, next_grant_ = 1;

@@ -151,7 +151,8 @@ void Agent::warn_waiting() {
       flow.next_warning = now_ + config_.warn_interval;
       continue;
     }
-    const bool stuck = flow.held == 0 && flow.held_at.empty() && now_ - flow.waiting_since >= config_.warn_interval;
+    const bool empty_handed = flow.held == 0 && flow.held_at.empty();
+    const bool stuck = empty_handed && now_ - flow.waiting_since >= config_.warn_interval;
     const bool hopeless = flow.infeasible && !feasible_elsewhere(request, flow.spec.strategy);
     const bool warned = hopeless || stuck;
     flow.next_warning = (warned ? now_ : flow.waiting_since) + config_.warn_interval;

@@ -119,6 +119,18 @@ void Agent::on(const ReleaseActor& message) {
                                              message.cause.message});
 }
 
+void Agent::on(const TakeBackActor& message) {
+  auto it = actors_.find(message.actor);
+  if (it == actors_.end() || it->second.incarnation != message.incarnation) return;
+  if (it->second.worker != kNoProcess) return;
+  std::erase_if(waiting_, [&](const auto& w) { return w.second.actor == message.actor; });
+  const JobId job = it->second.job;
+  actors_.erase(it);
+  tell(ActorTakenBack{message.actor, message.incarnation});
+  forget_job_if_done(job);
+  dirty_ = true;
+}
+
 void Agent::on(const ReserveGroup& message) {
   auto existing = groups_.find(message.group);
   if (existing != groups_.end() && existing->second.attempt == message.attempt) {
@@ -148,8 +160,13 @@ void Agent::on(const ReleaseGroup& message) {
   const auto names = [&](const Strategy& strategy) {
     return strategy.kind == StrategyKind::kPlacementGroup && strategy.group == message.group;
   };
+  const auto given_up = [&](int32_t bundle) {
+    return message.gone || message.bundles.empty() ||
+           std::count(message.bundles.begin(), message.bundles.end(), bundle) > 0;
+  };
   const auto inside = [&](const Holding& holding) {
-    return holding.bundle && holding.bundle->first == message.group;
+    return holding.bundle && holding.bundle->first == message.group &&
+           given_up(holding.bundle->second);
   };
   const ErrorRecord removed{ErrorKind::kPlacementGroupRemoved, "its placement group was removed",
   "", {}};
@@ -158,6 +175,7 @@ void Agent::on(const ReleaseGroup& message) {
     if (inside(worker.remains) || (holding && inside(*holding))) kill(worker, removed);
   }
   if (message.gone) {
+    group_nodes_.erase(message.group);
     std::vector<FlowKey> refused;
     for (const auto& [key, flow] : flows_) {
       if (flow.backlog > 0 && names(flow.spec.strategy)) refused.push_back(key);
@@ -177,7 +195,12 @@ void Agent::on(const ReleaseGroup& message) {
     }
   }
   if (auto it = groups_.find(message.group); it != groups_.end()) {
-    it->second.releasing = true;
+    bool all = true;
+    for (auto& [index, bundle] : it->second.bundles) {
+      bundle.releasing |= given_up(index);
+      all = all && bundle.releasing;
+    }
+    it->second.releasing = all;
     finish_release(message.group);
   }
   dirty_ = true;
@@ -185,13 +208,17 @@ void Agent::on(const ReleaseGroup& message) {
 
 void Agent::finish_release(PlacementGroupId group) {
   auto it = groups_.find(group);
-  if (it == groups_.end() || !it->second.releasing || it->second.users > 0) return;
-  for (const auto& [index, bundle] : it->second.bundles) {
+  if (it == groups_.end()) return;
+  const size_t released = std::erase_if(it->second.bundles, [&](const auto& entry) {
+    const BundleInfo& bundle = entry.second;
+    if (!bundle.releasing || bundle.users > 0) return false;
     SHEAF_CHECK(bundle.pool.unused());
     pool_.give_back(bundle.reserved);
-  }
+    return true;
+  });
+  if (released > 0) dirty_ = true;
+  if (!it->second.bundles.empty()) return;
   groups_.erase(it);
-  dirty_ = true;
   // Who asked for it while its last users were dying has had no answer: it may be gone for good.
   const bool wanted =
       std::any_of(flows_.begin(), flows_.end(), [&](const auto& entry) {
@@ -208,7 +235,13 @@ void Agent::finish_release(PlacementGroupId group) {
 }
 
 bool Agent::try_reserve(const WaitingPlacement& wait) {
-  if (groups_.contains(wait.group)) return false;   // an older attempt still has users
+  // An older attempt may still have users; bundles of an earlier one that stay are added to.
+  if (auto known = groups_.find(wait.group); known != groups_.end()) {
+    if (known->second.releasing) return false;
+    for (const BundleRequest& bundle : wait.bundles) {
+      if (known->second.bundles.contains(bundle.index)) return false;
+    }
+  }
   auto taken = take_all(pool_, wait.bundles);
   if (!taken) return false;
   ReservedGroup& group = groups_[wait.group];
@@ -245,10 +278,10 @@ std::optional<Holding> Agent::take(const ResourceMap& request, const Strategy& s
   auto group = groups_.find(strategy.group);
   if (group == groups_.end() || group->second.releasing) return std::nullopt;
   for (auto& [index, bundle] : group->second.bundles) {
-    if (strategy.bundle >= 0 && strategy.bundle != index) continue;
+    if (bundle.releasing || (strategy.bundle >= 0 && strategy.bundle != index)) continue;
     std::optional<Allocation> allocation = bundle.pool.take(request);
     if (!allocation) continue;
-    ++group->second.users;
+    ++bundle.users;
     return Holding{std::move(*allocation), std::pair(strategy.group, index), 0};
   }
   return std::nullopt;
@@ -287,9 +320,9 @@ void Agent::give_back(Holding& holding) {
   holding = {};
   dirty_ = true;
   if (!bundle) return;
-  ReservedGroup& group = groups_.at(bundle->first);
-  SHEAF_CHECK(group.users > 0);
-  --group.users;
+  BundleInfo& info = groups_.at(bundle->first).bundles.at(bundle->second);
+  SHEAF_CHECK(info.users > 0);
+  --info.users;
   finish_release(bundle->first);
 }
 

@@ -12,6 +12,11 @@ using protocol::ErrorRecord;
 using protocol::Strategy;
 using protocol::StrategyKind;
 
+namespace {
+// Longer than any grant for one of them is under way.
+constexpr size_t kDeadClientsKept = 4096;
+}  // namespace
+
 // Processes outside the cluster's numbering belong to this node.
 bool Agent::is_remote(ProcessId process) const {
   const uint16_t node = node_of(process);
@@ -23,7 +28,22 @@ void Agent::on(const ClusterView& message) {
   dirty_ = true;
 }
 
+void Agent::on(const ControllerBack&) {
+  asked_.clear();
+  group_nodes_.clear();
+  for (const auto& [key, flow] : flows_) {
+    if (flow.backlog > 0) ask_about_group(flow.spec.strategy);
+  }
+  for (const auto& [id, actor] : actors_) {
+    if (actor.worker == kNoProcess) ask_about_group(actor.spec->placement.strategy);
+  }
+  reported_total_.clear();
+  dirty_ = true;
+}
+
 void Agent::on(const RemoteGrant& event) {
+  // The other node hears of the client's death too, and ends the lease.
+  if (dead_clients_.contains(event.client)) return;
   // Its request may be gone already: the client has the lease all the same, and returns it.
   FlowInfo& flow = flows_[{event.client, event.class_id}];
   remote_leases_[event.lease] = {event.client, event.class_id, event.number, event.worker,
@@ -108,6 +128,13 @@ void Agent::end_remote_lease(uint64_t id) {
 // As a worker of another node it takes its lease with it; as a client of this one its leases
 // elsewhere are ended by those nodes, which hear of its death too.
 void Agent::drop_remote_state(ProcessId process) {
+  if (config_.number != 0 && !is_remote(process) && dead_clients_.insert(process).second) {
+    dead_in_order_.push_back(process);
+    if (dead_in_order_.size() > kDeadClientsKept) {
+      dead_clients_.erase(dead_in_order_.front());
+      dead_in_order_.pop_front();
+    }
+  }
   std::vector<uint64_t> ended;
   for (const auto& [id, lease] : remote_leases_) {
     if (lease.worker == process || lease.client == process) ended.push_back(id);
@@ -141,6 +168,11 @@ void Agent::spill_over(bool before_grants, const std::map<FlowKey, uint32_t>& pr
     const FlowKey key = it->first;
     FlowInfo& flow = (it++)->second;
     if (flow.backlog == 0 && flow.asked.empty()) continue;
+    if (flow.backlog == 0) {   // also of those that were planned before the grants
+      withdraw_asks(key, flow);
+      forget_flow_if_done(key);
+      continue;
+    }
     if (is_remote(key.first) || place_matters(flow) != before_grants) continue;
     auto waits = promised.find(key);
     const uint32_t wanted = flow.backlog - (waits == promised.end() ? 0 : waits->second);

@@ -106,6 +106,7 @@ std::optional<FlowKey> Agent::next_in_turn(const Pass& pass) const {
 
 bool Agent::try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow) {
   const ResourceMap& request = flow.spec.resources;
+  if (belongs_elsewhere(flow.spec.strategy)) return false;
   const bool in_group = flow.spec.strategy.kind == protocol::StrategyKind::kPlacementGroup;
   if (!in_group) {
     for (const auto& [name, amount] : request) {

@@ -25,6 +25,8 @@ ControllerActions Controller::start(Time now) {
   // Apart from what creates: erasures find room on a full disk.
   if (!stale_records_.empty()) journal(std::exchange(stale_records_, {}));
   journal_boot();
+  // Who has not come back by then has stopped by itself: it had no answer for longer.
+  if (restoring_) set_timer(now_ + config_.lease_time, Timer::Kind::kRestoring, 0, 0);
   return std::exchange(out_, {});
 }
 

@@ -7,8 +7,8 @@
 // spaces; "fn" without waiting, as an earlier record is durable whenever a later one is), jobs
 // (without waiting), detached actors and detached placement groups. What dies with its driver is
 // not journaled. One incarnation of an actor has authority at any time; messages of others are
-// dropped. Nodes get a number that is never used again while the journal lives; the head's own is 1.
-// A node that is silent for its lease is declared dead, and nothing of that life is accepted any
+// dropped. Nodes get numbers that are never used again while the journal lives; the head's own is
+// 1. A node that is silent for its lease is declared dead, and nothing of that life is accepted any
 // more. Owned by the head daemon's loop.
 #pragma once
 
@@ -37,7 +37,7 @@ struct ControllerConfig {
   // until then a boot number that found no room on disk waits
   Time boot_retry = std::chrono::milliseconds(500);
   Time lease_time = std::chrono::seconds(3);           // NodeLeaseConfig
-  Time view_interval = std::chrono::milliseconds(100); // ClusterView, at most; see docs/many-nodes.md
+  Time view_interval = std::chrono::milliseconds(100);   // of ClusterViews, at least
   size_t dead_actors_kept = 10000;                     // so that late subscribers learn the cause
   size_t dead_groups_kept = 10000;
 };
@@ -67,7 +67,7 @@ struct NodeJoined {
   NodeId node;
   ResourceMap total;
   Labels labels;
-  std::string hostname, address;
+  std::string hostname = {}, address = {};
   uint16_t number = 1;
   uint16_t incarnation = 0;      // 0: boot()
 };
@@ -107,8 +107,8 @@ using ControllerEvent =
                  From<protocol::ActorNames>, From<protocol::ActorStarted>,
                  From<protocol::ActorExiting>, From<protocol::GroupCreate>,
                  From<protocol::GroupRemove>, From<protocol::GroupSubscribe>, ClientJoined,
-                 ClientLeft, NodeJoined, NodeAsks, NodeHeartbeat, NodeLost, DrainAsked, ClusterClosing,
-                 FromNode, JournalSynced, ControllerTick>;
+                 ClientLeft, NodeJoined, NodeAsks, NodeHeartbeat, NodeLost, DrainAsked,
+                 ClusterClosing, FromNode, JournalSynced, ControllerTick>;
 
 // ---- Actions ------------------------------------------------------------------------------------
 
@@ -205,6 +205,8 @@ struct ActorInfo {
   std::set<ProcessId> subscribers;
   protocol::ErrorRecord cause;       // kDead, kRestarting
   uint64_t journal_pending = 0;      // its creation is not durable yet: unknown to others
+  bool counted = false;              // in its node's `actors`
+  bool asked_back = false;           // TakeBackActor is on its way
   bool ending = false;               // intended exit under way: the next loss is final
   std::optional<Time> unheld_since;
   Time next_warning{0};
@@ -215,7 +217,9 @@ struct GroupInfo {
   ProcessId creator = 0;
   protocol::GroupState state = protocol::GroupState::kPending;
   std::vector<NodeId> placed;        // by bundle; nil: nowhere
+  std::set<size_t> settling;         // bundles of the attempt under way; the others stay
   std::set<NodeId> awaiting;         // GroupReserved still to come
+  std::set<NodeId> watchers;         // nodes that have asked where it is
   uint32_t attempt = 0;
   Time attempt_started{0};
   Time next_warning{0};
@@ -234,6 +238,7 @@ struct NodeInfo {
   bool local = false;                // the head's own: never expires
   Time heard{0};                     // last sign of life
   std::set<ActorId> placing;         // sent there, no worker yet
+  uint32_t actors = 0;               // sent there, or alive there
 };
 // Its number has been given out, and it has not joined yet; or it was a member before a restart.
 struct ExpectedNode {
@@ -353,6 +358,7 @@ class Controller {
   void on_report(const NodeId& node, const AskGroup& report);
   void on_report(const NodeId& node, const ReportResources& report);
   void on_report(const NodeId& node, const BarrierReached& report);
+  void on_report(const NodeId& node, const ActorTakenBack& report);
 
   // Journal and replies (controller.cc).
   uint64_t journal(std::vector<JournalRecord> records);
@@ -385,6 +391,8 @@ class Controller {
   Time view_interval() const;
   void take_over(const NodeId& node, const NodeJoin& join);
   void take_over_clients(const NodeJoin& join);
+  void take_over_actor(const NodeId& node, const LiveActor& live);
+  void take_over_group(const NodeId& node, const LiveGroup& live);
   void end_restoring();
 
   // Jobs and key-value (controller_jobs.cc).
@@ -402,7 +410,14 @@ class Controller {
                                    const protocol::ActorSpec& spec);
   void place(ActorId id, ActorInfo& actor);
   static ResourceMap creation_request(const protocol::ActorSpec& spec);
-  NodeId choose_node(const ActorInfo& actor);
+  NodeId choose_node(ActorId id, const ActorInfo& actor) const;
+  NodeId choose_in_group(const ActorInfo& actor, const GroupInfo& group) const;
+  bool has_room(const NodeInfo& node, const ActorInfo& actor) const;
+  static ResourceAmount load_of(const NodeInfo& node);
+  void settle_on(ActorId id, ActorInfo& actor, const NodeId& node);
+  void leave_node(ActorId id, ActorInfo& actor);
+  void take_back_from(const NodeInfo& node);
+  void relieve_crowded(const NodeInfo& node);
   bool node_suits(const NodeInfo& node, const ActorInfo& actor) const;
   void actor_lost(ActorId id, ActorInfo& actor, const protocol::ErrorRecord& cause);
   void end_actor(ActorId id, ActorInfo& actor, protocol::ErrorRecord cause,
@@ -421,6 +436,7 @@ class Controller {
   // controller_restore.cc
   bool restore_record(const JournalRecord& record);
   bool restore_node(const JournalRecord& record);
+  void drop_unused_jobs();
   void restore_actor(const protocol::ActorSpec& spec, JobId job, uint32_t incarnation,
                      uint32_t restarts);
 
@@ -432,6 +448,8 @@ class Controller {
   void push(PlacementGroupId id, const GroupInfo& group);
   void plan_waiting_groups();
   void lose_groups_on(const NodeId& node);
+  Time group_retry(PlacementGroupId id) const;
+  void tell_places(PlacementGroupId id, const GroupInfo& group, const NodeId* only = nullptr);
 
   ControllerConfig config_;
   uint32_t boot_ = 1;
@@ -447,6 +465,8 @@ class Controller {
   std::map<ProcessId, uint64_t> forgotten_;   // newest dead actor of a creator that was dropped
   std::deque<ActorId> dead_actors_;                                // oldest first
   std::set<ActorId> unplaced_;                                     // no node suits them now
+  std::set<ActorId> crowded_;                                      // wait at a node without room
+  ActorId last_relieved_;
   std::map<PlacementGroupId, GroupInfo> groups_;
   std::map<std::pair<std::string, std::string>, PlacementGroupId> group_names_;
   std::deque<PlacementGroupId> dead_groups_;
@@ -462,6 +482,7 @@ class Controller {
   bool view_planned_ = false;
   bool closing_ = false;
   bool restoring_ = false;
+  uint32_t first_incarnation_ = 0;                                 // of actors placed in this life
   std::set<ActorId> unconfirmed_;                                  // may live on such a node
   std::map<KvKey, std::string> kv_;
   std::map<std::string, std::set<JobId>> function_users_;          // "fn" keys: jobs that put them

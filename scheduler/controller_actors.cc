@@ -99,49 +99,10 @@ std::optional<Reply> Controller::check_actor(const Request<protocol::ActorCreate
 bool Controller::node_suits(const NodeInfo& node, const ActorInfo& actor) const {
   const protocol::SchedulingClass& placement = actor.spec->placement;
   const protocol::Strategy& strategy = placement.strategy;
-  if (!labels_match(strategy.hard_labels, node.labels)) return false;
+  if (node.draining || !labels_match(strategy.hard_labels, node.labels)) return false;
   const bool affine = strategy.kind == StrategyKind::kNodeAffinity;
   if (affine && !strategy.soft && strategy.node != to_hex(node.node)) return false;
   return fits(placement.resources, node.total) && fits(actor.spec->creation_resources, node.total);
-}
-
-// Until its constructor has run; as the agent reckons it.
-ResourceMap Controller::creation_request(const protocol::ActorSpec& spec) {
-  ResourceMap request = spec.placement.resources;
-  for (const auto& [name, amount] : spec.creation_resources) {
-    request[name] = std::max(request[name], amount);
-  }
-  return request;
-}
-
-// Nil when no node suits now. Among those that do: the named one, then one with room, then any.
-NodeId Controller::choose_node(const ActorInfo& actor) {
-  const protocol::SchedulingClass& placement = actor.spec->placement;
-  const protocol::Strategy& strategy = placement.strategy;
-  if (strategy.kind == StrategyKind::kPlacementGroup) {
-    auto group = groups_.find(strategy.group);
-    if (group == groups_.end() || group->second.state != protocol::GroupState::kCreated) return {};
-    const std::vector<NodeId>& placed = group->second.placed;
-    if (strategy.bundle >= 0 && static_cast<size_t>(strategy.bundle) >= placed.size()) return {};
-    if (strategy.bundle >= 0) return placed[static_cast<size_t>(strategy.bundle)];
-    for (size_t i = 0; i < placed.size(); ++i) {
-      if (fits(placement.resources, group->second.spec.bundles[i])) return placed[i];
-    }
-    return {};
-  }
-  NodeId best;
-  int best_rank = -1;
-  for (const auto& [id, node] : nodes_) {
-    if (!node_suits(node, actor)) continue;
-    int rank = fits(placement.resources, node.available) ? 1 : 0;
-    if (labels_match(strategy.soft_labels, node.labels)) rank += 2;
-    if (strategy.kind == StrategyKind::kNodeAffinity && strategy.node == to_hex(id)) rank += 4;
-    if (rank > best_rank) {
-      best = id;
-      best_rank = rank;
-    }
-  }
-  return best;
 }
 
 void Controller::place(ActorId id, ActorInfo& actor) {
@@ -162,15 +123,17 @@ void Controller::place(ActorId id, ActorInfo& actor) {
     return;
   }
   actor.process = kNoProcess;
+  leave_node(id, actor);
   actor.node = {};
   unplaced_.insert(id);
-  if (!boot_durable_) return;
-  actor.node = choose_node(actor);
-  if (actor.node.is_nil()) {
+  if (!boot_durable_ || unconfirmed_.contains(id)) return;
+  const NodeId node = choose_node(id, actor);
+  if (node.is_nil()) {
     review_actor(id);
     return;
   }
   unplaced_.erase(id);
+  settle_on(id, actor, node);
   auto job = jobs_.find(actor.job);
   const bool job_ended = job == jobs_.end() || !job->second.alive;
   send(actor.node, PlaceActor{id, actor.incarnation, actor.job, actor.spec, job_ended});
@@ -189,6 +152,8 @@ void Controller::on_report(const NodeId& node, const ActorAssigned& report) {
   if (it == actors_.end() || it->second.node != node) return;
   if (it->second.incarnation != report.incarnation || it->second.state == ActorState::kDead) return;
   it->second.process = report.process;
+  nodes_.at(node).placing.erase(report.actor);   // the next report of free resources tells of it
+  crowded_.erase(report.actor);
 }
 
 void Controller::on(const Request<protocol::ActorStarted>& event) {
@@ -252,6 +217,7 @@ void Controller::actor_lost(ActorId id, ActorInfo& actor, const ErrorRecord& cau
   }
   if (!node_died) ++actor.restarts;   // what the machine does is not the actor's fault
   ++actor.incarnation;
+  actor.incarnation = std::max(actor.incarnation, first_incarnation_);
   actor.state = ActorState::kRestarting;
   actor.cause = cause;
   actor.process = kNoProcess;
@@ -269,6 +235,8 @@ void Controller::end_actor(ActorId id, ActorInfo& actor, ErrorRecord cause, bool
   actor.process = kNoProcess;
   actor.unheld_since.reset();
   unplaced_.erase(id);
+  unconfirmed_.erase(id);
+  leave_node(id, actor);
   const protocol::ActorSpec& spec = *actor.spec;
   auto named = names_.find({spec.name_space, spec.name});
   if (named != names_.end() && named->second == id) names_.erase(named);
@@ -349,6 +317,7 @@ void Controller::on(const Request<protocol::ActorHold>& event) {
 
 // Unknown so far, but its creator lives and has not come to it yet. Sequences of one creator grow.
 bool Controller::may_still_be_created(ActorId id) const {
+  if (restoring_) return true;
   if (!clients_.contains(id.process())) return false;
   auto forgotten = forgotten_.find(id.process());
   return forgotten == forgotten_.end() || id.lo > forgotten->second;

@@ -54,10 +54,16 @@ void Controller::on(const Request<protocol::GroupCreate>& event) {
 }
 
 void Controller::plan(PlacementGroupId id, GroupInfo& group) {
+  unplanned_.insert(id);
+  if (restoring_) return;   // it may be there already
   unplanned_.erase(id);
   std::vector<PlanNode> nodes;
   for (const auto& [node_id, node] : nodes_) {
-    nodes.push_back({node_id, node.available, node.total, node.labels});
+    if (node.draining) continue;
+    PlanNode& room = nodes.emplace_back(PlanNode{node_id, node.available, node.total, node.labels});
+    for (size_t i = 0; i < group.placed.size(); ++i) {
+      if (group.placed[i] == node_id) subtract(room.total, group.spec.bundles[i]);
+    }
   }
   std::optional<std::vector<NodeId>> placed = plan_group(group.spec, group.placed, nodes);
   if (!placed) {
@@ -69,6 +75,8 @@ void Controller::plan(PlacementGroupId id, GroupInfo& group) {
   for (size_t i = 0; i < placed->size(); ++i) {
     if (!group.placed[i].is_nil()) continue;
     by_node[(*placed)[i]].push_back({static_cast<int32_t>(i), group.spec.bundles[i]});
+    group.settling.insert(i);
+    subtract(nodes_.at((*placed)[i]).available, group.spec.bundles[i]);   // until its next report
   }
   group.placed = std::move(*placed);
   ++group.attempt;
@@ -79,15 +87,24 @@ void Controller::plan(PlacementGroupId id, GroupInfo& group) {
   }
   // On several nodes half a reservation may wait for another group's half.
   if (by_node.size() > 1) {
-    set_timer(now_ + config_.group_retry, Timer::Kind::kGroup, id.hi, id.lo);
+    set_timer(now_ + group_retry(id), Timer::Kind::kGroup, id.hi, id.lo);
   }
 }
 
+// Not the same for all: two groups that hold a half each must not give up and try in step.
+Time Controller::group_retry(PlacementGroupId id) const {
+  return config_.group_retry * static_cast<int64_t>(8 + IdHash{}(id) % 8) / 8;
+}
+
 void Controller::abandon_attempt(PlacementGroupId id, GroupInfo& group) {
-  std::set<NodeId> nodes(group.placed.begin(), group.placed.end());
-  for (const NodeId& node : nodes) send(node, ReleaseGroup{id, false, {}});
+  std::map<NodeId, std::vector<int32_t>> given_up;
+  for (size_t i : group.settling) {
+    if (!group.placed[i].is_nil()) given_up[group.placed[i]].push_back(static_cast<int32_t>(i));
+    group.placed[i] = {};
+  }
+  for (auto& [node, bundles] : given_up) send(node, ReleaseGroup{id, false, std::move(bundles)});
   group.awaiting.clear();
-  std::fill(group.placed.begin(), group.placed.end(), NodeId{});
+  group.settling.clear();
   unplanned_.insert(id);
 }
 
@@ -99,12 +116,14 @@ void Controller::on_report(const NodeId& node, const GroupReserved& report) {
   if (group.awaiting.erase(node) == 0) return;
   if (!report.ok) {
     abandon_attempt(it->first, group);
-    set_timer(now_ + config_.group_retry, Timer::Kind::kGroup, it->first.hi, it->first.lo);
+    set_timer(now_ + group_retry(it->first), Timer::Kind::kGroup, it->first.hi, it->first.lo);
     return;
   }
   if (!group.awaiting.empty()) return;
+  group.settling.clear();
   group.state = GroupState::kCreated;
   push(it->first, group);
+  tell_places(it->first, group);
   const std::set<ActorId> actors = group.actors;
   for (const ActorId& id : actors) {
     auto actor = actors_.find(id);
@@ -116,7 +135,20 @@ void Controller::on_report(const NodeId& node, const GroupReserved& report) {
 void Controller::on_report(const NodeId& node, const AskGroup& report) {
   auto it = groups_.find(report.group);
   const bool gone = it == groups_.end() || it->second.state == GroupState::kRemoved;
-  if (gone) send(node, ReleaseGroup{report.group, true, {}});
+  if (gone) return send(node, ReleaseGroup{report.group, true, {}});
+  it->second.watchers.insert(node);
+  if (it->second.state == GroupState::kCreated) tell_places(it->first, it->second, &node);
+}
+
+void Controller::tell_places(PlacementGroupId id, const GroupInfo& group, const NodeId* only) {
+  GroupPlaced message{id, {}};
+  for (size_t i = 0; i < group.placed.size(); ++i) {
+    auto node = nodes_.find(group.placed[i]);
+    const bool there = node != nodes_.end() && !group.settling.contains(i);
+    message.nodes.push_back(there ? node->second.number : 0);
+  }
+  if (only) return send(*only, std::move(message));
+  for (const NodeId& node : group.watchers) send(node, message);
 }
 
 void Controller::on(const Request<protocol::GroupRemove>& event) {
@@ -173,11 +205,11 @@ void Controller::review_group(PlacementGroupId id) {
   if (group.state == GroupState::kRemoved || group.state == GroupState::kCreated) return;
   if (!group.awaiting.empty()) {
     const bool spread = group.awaiting.size() > 1 || nodes_.size() > 1;
-    if (!spread || now_ < group.attempt_started + config_.group_retry) return;
+    if (!spread || now_ < group.attempt_started + group_retry(id)) return;
     abandon_attempt(id, group);
   }
   if (!unplanned_.contains(id)) return;
-  if (now_ >= group.attempt_started + config_.group_retry && group.attempt > 0) {
+  if (now_ >= group.attempt_started + group_retry(id) && group.attempt > 0) {
     group.attempt_started = now_;
     plan(id, group);
     return;
@@ -206,14 +238,15 @@ void Controller::lose_groups_on(const NodeId& node) {
     if (group.state == GroupState::kRemoved) continue;
     const bool awaited = group.awaiting.contains(node);
     const auto hit = std::count(group.placed.begin(), group.placed.end(), node);
+    group.watchers.erase(node);
     if (hit == 0) continue;
     std::replace(group.placed.begin(), group.placed.end(), node, NodeId{});
-    if (awaited) {
-      abandon_attempt(id, group);
-    } else {
+    if (awaited) abandon_attempt(id, group);
+    if (group.state == GroupState::kCreated) {
       group.state = GroupState::kRescheduling;
       push(id, group);
     }
+    tell_places(id, group);
     unplanned_.insert(id);
   }
 }

@@ -90,6 +90,7 @@ void Controller::on(const NodeAsks& event) {
   info.hostname = join.hostname;
   info.address = join.address;
   out_.push_back(NodeAccepted{join.node, join.number, join.incarnation, true});
+  take_over_clients(join);
   add_member(std::move(info));
   take_over(join.node, join);
 }
@@ -139,14 +140,17 @@ void Controller::add_member(NodeInfo info) {
   NodeInfo& node = nodes_[id] = std::move(info);
   if (!node.local) set_timer(now_ + config_.lease_time, Timer::Kind::kNode, number, 0);
   for (const auto& [job, job_info] : jobs_) {
-    if (job_info.alive || has_detached_actors(job)) send(id, JobStarted{job, job_info.spec, job_info.driver});
+    if (!job_info.alive && !has_detached_actors(job)) continue;
+    send(id, JobStarted{job, job_info.spec, job_info.driver});
   }
   ClusterView view;
   for (const auto& [other, other_info] : nodes_) view.nodes.push_back(view_of(other_info));
   send(id, std::move(view));
+  node.reported = node.total;
   changed(node, false);
   plan_waiting_groups();
   place_waiting_actors();
+  relieve_crowded(node);
 }
 
 // ---- Leases and deaths --------------------------------------------------------------------------
@@ -296,15 +300,18 @@ void Controller::on_report(const NodeId& id, const ReportResources& report) {
   node.total = report.total;
   node.draining = report.draining;
   node.reported = node.available = report.available;
-  for (const ActorId& actor : node.placing) {
-    if (auto it = actors_.find(actor); it != actors_.end()) {
-      subtract(node.available, creation_request(*it->second.spec));
-    }
+  for (const ActorId& id_placed : node.placing) {
+    const protocol::ActorSpec& spec = *actors_.at(id_placed).spec;
+    const bool in_group = spec.placement.strategy.kind == protocol::StrategyKind::kPlacementGroup;
+    if (!in_group) subtract(node.available, creation_request(spec));
   }
   changed(node, !facts);
-  if (!better) return;
-  plan_waiting_groups();
-  place_waiting_actors();
+  if (node.draining) take_back_from(node);
+  if (better) {
+    plan_waiting_groups();
+    place_waiting_actors();
+  }
+  if (!crowded_.empty()) relieve_crowded(node);
 }
 
 void Controller::on(const DrainAsked& event) {
@@ -313,17 +320,11 @@ void Controller::on(const DrainAsked& event) {
   it->second.draining = event.drain;
   send(it->first, DrainNode{event.drain});
   changed(it->second, false);
-  if (event.drain) return;
+  if (event.drain) return take_back_from(it->second);
   plan_waiting_groups();
   place_waiting_actors();
 }
 
 void Controller::on(const ClusterClosing&) { closing_ = true; }
-
-// ---- After a restart ----------------------------------------------------------------------------
-
-void Controller::take_over(const NodeId&, const NodeJoin&) {}
-void Controller::take_over_clients(const NodeJoin&) {}
-void Controller::end_restoring() {}
 
 }  // namespace sheaf::scheduler

@@ -36,22 +36,32 @@ JournalRecord Controller::record_of(ActorId id, const ActorInfo& actor) const {
 
 std::vector<std::string> Controller::restore(const std::vector<JournalRecord>& records) {
   std::vector<std::string> strange;
-  for (const JournalRecord& record : records) {
-    if (!record.value || !restore_record(record)) {
+  // Nodes first: what may live on one of them is not dead.
+  for (const bool nodes : {true, false}) {
+    for (const JournalRecord& record : records) {
+      if ((record.kind == RecordKind::kNode) != nodes) continue;
+      if (record.value && restore_record(record)) continue;
       strange.push_back(fmt::format("record of kind {} with key '{}' is not understood",
                                     static_cast<int>(record.kind), record.key));
     }
   }
+  first_incarnation_ = boot_ << kIncarnationBits;
   for (auto& [id, actor] : actors_) {
     actor.incarnation = std::max(actor.incarnation, boot_ << kIncarnationBits);
     auto group = groups_.find(actor.spec->placement.strategy.group);
     const bool dead = actor.state == ActorState::kDead;
     if (group != groups_.end() && !dead) group->second.actors.insert(id);
   }
-  // Functions are kept for as long as somebody may run them again.
+  restoring_ = !expected_.empty();
+  if (!restoring_) drop_unused_jobs();
+  return strange;
+}
+
+// Functions are kept for as long as somebody may run them again.
+void Controller::drop_unused_jobs() {
   std::set<JobId> kept_jobs;
   for (auto it = jobs_.begin(); it != jobs_.end();) {
-    if (has_detached_actors(it->first)) {
+    if (it->second.alive || has_detached_actors(it->first)) {
       kept_jobs.insert((it++)->first);
       continue;
     }
@@ -60,14 +70,13 @@ std::vector<std::string> Controller::restore(const std::vector<JournalRecord>& r
   }
   for (auto it = kv_.lower_bound({"fn", ""}); it != kv_.end() && it->first.first == "fn";) {
     if (!kept_jobs.empty()) {
-      function_users_[(it++)->first.second] = kept_jobs;
+      function_users_[(it++)->first.second].insert(kept_jobs.begin(), kept_jobs.end());
       continue;
     }
     stale_records_.push_back({RecordKind::kKeyValue, it->first.first + '\0' + it->first.second,
     {}});
     it = kv_.erase(it);
   }
-  return strange;
 }
 
 bool Controller::restore_record(const JournalRecord& record) {
@@ -129,8 +138,9 @@ bool Controller::restore_node(const JournalRecord& record) {
   return true;
 }
 
-// Its processes died with the last daemon. Where restarts are allowed it comes back, at no cost;
-// where they are not, its state is lost and saying so is all that can be done.
+// Its processes died with the last daemon, or live on another node, which will say so. Where
+// restarts are allowed it comes back, at no cost; where they are not, its state is lost and saying
+// so is all that can be done.
 void Controller::restore_actor(const protocol::ActorSpec& spec, JobId job, uint32_t incarnation,
                                uint32_t restarts) {
   ActorInfo& actor = actors_[spec.actor];
@@ -140,7 +150,9 @@ void Controller::restore_actor(const protocol::ActorSpec& spec, JobId job, uint3
   actor.restarts = restarts;
   actor.cause = {ErrorKind::kNodeDied, "its node daemon ended and was started again", "",
                  spec.actor};
-  if (spec.max_restarts == 0) {
+  if (!expected_.empty()) {
+    unconfirmed_.insert(spec.actor);
+  } else if (spec.max_restarts == 0) {
     actor.state = ActorState::kDead;
     dead_actors_.push_back(spec.actor);
     stale_records_.push_back({RecordKind::kActor, to_hex(spec.actor), std::nullopt});

@@ -79,6 +79,13 @@ struct ReleaseActor {
   protocol::ErrorRecord cause;
   SHEAF_FIELDS(actor, incarnation, graceful, cause)
 };
+// If it still waits for a worker or resources, it is to go to another node: answered by
+// ActorTakenBack, or not at all.
+struct TakeBackActor {
+  ActorId actor;
+  uint32_t incarnation = 0;
+  SHEAF_FIELDS(actor, incarnation)
+};
 struct BundleRequest {
   int32_t index = 0;
   protocol::ResourceMap resources;
@@ -97,7 +104,7 @@ struct ReserveGroup {
 struct ReleaseGroup {
   PlacementGroupId group;
   bool gone = true;
-  std::vector<int32_t> bundles;   // not gone: only these are given up; empty: all
+  std::vector<int32_t> bundles = {};   // not gone: only these are given up; empty: all
   SHEAF_FIELDS(group, gone, bundles)
 };
 // Leases, idle workers and requests of the job go; workers of detached actors stay.
@@ -177,7 +184,7 @@ struct DrainRequest {
 using NodeMessage =
     std::variant<PlaceActor, ActorRunning, ReleaseActor, ReserveGroup, ReleaseGroup, EndJob,
                  JobStarted, ForgetJob, ClusterView, NodeGone, BarrierClosed, GroupPlaced,
-                 DrainNode>;
+                 DrainNode, TakeBackActor>;
 std::string encode(const NodeMessage& message);
 Result<NodeMessage> decode_node_message(wire::Bytes bytes);
 
@@ -202,6 +209,11 @@ struct ActorPlaceFailed {
   uint32_t incarnation = 0;
   protocol::ErrorRecord error;
   SHEAF_FIELDS(actor, incarnation, error)
+};
+struct ActorTakenBack {
+  ActorId actor;
+  uint32_t incarnation = 0;
+  SHEAF_FIELDS(actor, incarnation)
 };
 // ok = false: this node can never hold these bundles as it is.
 struct GroupReserved {
@@ -231,7 +243,7 @@ struct BarrierReached {
 };
 using AgentReport =
     std::variant<ActorAssigned, ActorLost, ActorPlaceFailed, GroupReserved, AskGroup,
-                 ReportResources, BarrierReached>;
+                 ReportResources, BarrierReached, ActorTakenBack>;
 std::string encode(const AgentReport& report);
 Result<AgentReport> decode_agent_report(wire::Bytes bytes);
 
@@ -277,8 +289,9 @@ struct NodeJoin {
   std::vector<LiveActor> actors;
   std::vector<LiveGroup> groups;
   std::vector<LiveClient> clients;
+  std::vector<JobStarted> jobs;   // whose specs it keeps
   SHEAF_FIELDS(node, number, incarnation, hostname, address, total, labels, actors, groups,
-               clients)
+               clients, jobs)
 };
 
 #undef SHEAF_FIELDS

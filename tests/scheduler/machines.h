@@ -121,7 +121,38 @@ class ControllerBench : public Bench<Controller, ControllerEvent, ControllerActi
   void advance_by(Time by) { advance(by, ControllerTick{}); }
 
   void add_node(ResourceMap total = {{"CPU", 4 * kResourceUnit}}, NodeId node = kNode) {
-    send(NodeJoined{node, std::move(total), {}});
+    const auto number = static_cast<uint16_t>(machine.nodes().size() + 1);
+    send(NodeJoined{node, std::move(total), {}, "host", "host:1", number, 0});
+  }
+  // Through the whole handshake; returns its number.
+  uint16_t join(NodeId node, ResourceMap total, Labels labels = {}) {
+    NodeJoin ask;
+    ask.node = node;
+    ask.hostname = "host";
+    send(NodeAsks{ask});
+    sync();
+    const std::vector<NodeAccepted> accepted = take<NodeAccepted>();
+    SHEAF_CHECK(accepted.size() == 1 && !accepted[0].member);
+    ask.number = accepted[0].number;
+    ask.incarnation = accepted[0].incarnation;
+    ask.address = "host:2";
+    ask.total = std::move(total);
+    ask.labels = std::move(labels);
+    send(NodeAsks{ask});
+    take<NodeAccepted>();
+    return ask.number;
+  }
+  // Messages of a kind to one node since the last call; those to others are dropped.
+  template <class T>
+  std::vector<T> told(NodeId node) {
+    std::vector<T> out;
+    std::erase_if(log, [&](ControllerAction& action) {
+      auto* message = std::get_if<ToNode>(&action);
+      if (!message || !std::holds_alternative<T>(message->message)) return false;
+      if (message->node == node) out.push_back(std::get<T>(message->message));
+      return true;
+    });
+    return out;
   }
   JobId add_driver(ProcessId process, const std::string& name_space = "") {
     send(ClientJoined{process, protocol::ClientKind::kDriver, 0});
