@@ -425,6 +425,19 @@ void answer_cancelled(Runtime* rt, IncomingTask* task) {
   fail_task(rt, task, ErrorRecord{ErrorKind::kCancelled, "the task was cancelled", "", {}}, false);
 }
 
+namespace {
+
+// Whether a task that was to be cancelled has ended by that: it was interrupted, or found its children cancelled first.
+bool comes_of_cancel(PyObject* exception) {
+  if (PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt)) return true;
+  static PyObject* cancelled = nullptr;
+  PyObject* type = imported(&cancelled, "sheaf.exceptions", "TaskCancelledError");
+  if (!type) PyErr_Clear();
+  return type && PyErr_GivenExceptionMatches(exception, type);
+}
+
+}  // namespace
+
 AfterTask answer_exception(Runtime* rt, IncomingTask* task) {
   Ref exception = take_exception();
   bool creation = task->kind == TaskKind::kActorCreation;
@@ -446,11 +459,14 @@ AfterTask answer_exception(Runtime* rt, IncomingTask* task) {
     }
     return AfterTask::kLeave;
   }
-  if (PyErr_GivenExceptionMatches(e, PyExc_KeyboardInterrupt) && rt->cancel_requested(*task)) {
+  if (rt->cancel_requested(*task) && comes_of_cancel(e)) {
     answer_cancelled(rt, task);
     return AfterTask::kGoOn;
   }
-  fail_task(rt, task, error_record(*task, e), is_retryable(*task, e));
+  ErrorRecord record = error_record(*task, e);
+  // Without a payload: it was interrupted while it packed the exception.
+  if (record.payload.empty() && rt->cancel_requested(*task)) answer_cancelled(rt, task);
+  else fail_task(rt, task, record, is_retryable(*task, e));
   return AfterTask::kGoOn;
 }
 
