@@ -142,11 +142,17 @@ def _on_interrupt(signum, frame):
     # Sent by the engine when the running task is cancelled. It may come late: then there is nothing to interrupt.
     if not _core._main_task_cancelled():
         return
-    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
-        # Callbacks of the import system lose what is raised in them.
+    if frame is not None and _loses_exceptions(frame.f_code):
         _thread.start_new_thread(_interrupt_again, (_thread.get_ident(),))
         return
     raise KeyboardInterrupt
+
+
+def _loses_exceptions(code) -> bool:
+    # Finalisers and callbacks of weak references: the interpreter prints what they raise, and goes on.
+    if code.co_name in ("cb", "remove", "_remove"):
+        return code.co_filename.startswith("<frozen importlib") or "weakref" in code.co_filename
+    return code.co_name == "__del__"
 
 
 def _interrupt_again(thread: int) -> None:
