@@ -124,10 +124,15 @@ Status ActorClients::submit(const ActorId& id, TemplateId method, const Argument
   }
   subscribe(a);
   ActorLine& line = line_of(a, *task);
+  if (task->n_deps == 0 && (line.queue.size == 0 || may_be_overtaken(*task))) {   // straight out, as most calls go
+    if (Peer* peer = reachable(a)) {
+      rt_.submitter.push(task, *peer);
+      return Status::ok();
+    }
+  }
   line.queue.push_back(task);
   if (rt_.submitter.await_dependencies(task)) task->state = TaskState::kQueued;
-  if (may_be_overtaken(*task)) send_one(line, task, a);
-  else if (line.queue.head == task) send_line(line, a);
+  if (line.queue.head == task || may_be_overtaken(*task)) send_one(line, task, a);
   return Status::ok();
 }
 
