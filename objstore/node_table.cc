@@ -90,7 +90,7 @@ void NodeTable::digest(Actions& actions) {
   if (self_ == kNoProcess) return;
   for (size_t i = 0; i < actions.size(); ++i) {
     if (auto* ready = std::get_if<NotifyReady>(&actions[i])) {
-      if (!is_remote(ready->process)) continue;
+      if (!is_remote(ready->process) && ready->process != kDaemonProcess) continue;
     } else if (actions[i].index() < Action(HeldAbroad{}).index() ||
                actions[i].index() > Action(CopyDropped{}).index()) {
       continue;
@@ -105,6 +105,7 @@ void NodeTable::digest(Actions& actions) {
 void NodeTable::handle(Action& action, Actions& out) {
   if (auto* ready = std::get_if<NotifyReady>(&action)) {
     ObjectEvent& e = ready->event;
+    if (ready->process == kDaemonProcess) return replica_came(e, out);
     if (e.state == ValueState::kPending && table_.is_foreign(e.id)) {
       tell(ready->process, NotHere{e.id}, out);
     } else {
@@ -126,6 +127,7 @@ void NodeTable::handle(Action& action, Actions& out) {
   } else if (auto* sealed = std::get_if<SealedAbroad>(&action)) {
     sealed_by_us(*sealed, out);
   } else if (auto* gone = std::get_if<ValueGone>(&action)) {
+    replicas_.erase(gone->id);
     auto rows = copies_.extract(gone->id);
     if (rows.empty()) return;
     for (const Copy& copy : rows.mapped()) tell_settled(copy.daemon, Release{gone->id, true}, out);
@@ -258,6 +260,14 @@ void NodeTable::peer_down(ProcessId daemon, uint64_t barrier, Actions& out) {
     }
     for (const ObjectId& id : had_copies) copy_gone(id, daemon, LossCause::kNodeDied, out);
     for (const auto& [id, f] : fetches_) if (f.asked == daemon) asked.push_back(id);
+    Ids replicated, read;
+    for (auto& [id, r] : replicas_) {
+      r.asked.erase(daemon);
+      replicated.push_back(id);
+    }
+    for (const ObjectId& id : replicated) place_replicas(id, out);
+    for (const auto& [id, b] : broadcasts_) read.push_back(id);
+    for (const ObjectId& id : read) reader_done(id, daemon, out);
     for (const ObjectId& id : asked) {
       fetches_.erase(id);
       start_fetch(id, out);
@@ -326,12 +336,12 @@ void NodeTable::barrier_closed(uint64_t barrier, Actions& out) {
 void NodeTable::on_message(ProcessId from, ObjectMessage message, Actions& out) {
   if (self_ == kNoProcess || from == self_ || dead_.contains(from)) return;
   if (!is_up(from)) peer_up(from, out);
-  if (defer_for_home(from, message)) return;
+  if (defer_for_home(from, message, out)) return;
   std::visit([&](auto& m) { on(from, m, out); }, message);
 }
 
 // Others may have heard earlier than the head that a node is dead.
-bool NodeTable::defer_for_home(ProcessId from, const ObjectMessage& message) {
+bool NodeTable::defer_for_home(ProcessId from, const ObjectMessage& message, Actions& out) {
   if (node_of(self_) != 1) return false;
   ObjectId id;
   if (auto* m = std::get_if<Register>(&message); m != nullptr && !m->ids.empty()) id = m->ids[0];
@@ -341,6 +351,7 @@ bool NodeTable::defer_for_home(ProcessId from, const ObjectMessage& message) {
   else if (auto* c = std::get_if<CopyMade>(&message)) id = c->id;
   else if (auto* g = std::get_if<CopyGone>(&message)) id = g->id;
   if (id.is_nil() || !table_.is_foreign(id)) return false;
+  peer(home_of(id), out);   // one that was never up is given up after a while
   deferred_[home_of(id)].emplace_back(from, message);
   return true;
 }

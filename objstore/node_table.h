@@ -51,6 +51,8 @@ class NodeTable {
   void publish(ProcessId sender, const ObjectId& id, ValueState state, std::string bytes,
                std::span<const ObjectId> contained, Actions& out);
   void free(std::span<const ObjectId> ids, Actions& out);
+  // Ours: keeps its bytes on `copies` other nodes, as long as there are so many (0: no more).
+  void replicate(const ObjectId& id, uint32_t copies, Actions& out);
   // Where its bytes may be found, if they are asked for before the next digest().
   void hint(const ObjectId& id, const Locator& locator);
 
@@ -66,6 +68,12 @@ class NodeTable {
     return it != peers_.end() && it->second.up;
   }
   bool is_dead(ProcessId daemon) const { return dead_.contains(daemon); }
+  // An object from `bytes` on is read by at most `readers` nodes at once from each that has it;
+  // others wait for the copies that these make. So one that all want spreads as a tree.
+  void set_broadcast(uint64_t bytes, uint32_t readers) {
+    broadcast_bytes_ = bytes;
+    broadcast_readers_ = readers;
+  }
 
   // ---- Answers
   // kOutOfMemory: there is no room here. `local` is valid when OK, sealed, and given away.
@@ -82,6 +90,11 @@ class NodeTable {
     ProcessId daemon = 0;
     Locator locator;
     bool kept = false;        // counts on our Release
+    bool replica = false;     // kept as one of replicate()'s
+  };
+  struct Replicas {
+    uint32_t wanted = 0;
+    std::set<ProcessId> asked;   // MakeCopy is under way
   };
   struct Fetch {
     ProcessId asked = 0;      // waiting for its Here; 0 = for a pull, or a pause
@@ -89,6 +102,12 @@ class NodeTable {
     uint32_t attempts = 0;
     bool pulling = false;
     bool pausing = false;
+    bool granted = false;     // the owner counts us as a reader until it hears how it ended
+  };
+  struct Broadcast {
+    struct Waiting { ProcessId reader, tried; };
+    std::map<ProcessId, ProcessId> readers;   // each of them, and what it reads from
+    std::deque<Waiting> waiting;              // never without readers
   };
   struct Gated { uint64_t after; ObjectMessage message; };
   struct Peer {
@@ -103,10 +122,13 @@ class NodeTable {
   const std::unordered_map<ObjectId, Foreign>& foreign() const { return foreign_; }
   const std::unordered_map<ObjectId, std::vector<Copy>>& copies() const { return copies_; }
   const std::unordered_map<ObjectId, Fetch>& fetches() const { return fetches_; }
+  const std::unordered_map<ObjectId, Broadcast>& broadcasts() const { return broadcasts_; }
   const std::map<ProcessId, Peer>& peers() const { return peers_; }
   const std::map<uint64_t, Unconfirmed>& unconfirmed() const { return unconfirmed_; }
   const std::map<uint64_t, Barrier>& barriers() const { return barriers_; }
   uint64_t last_number() const { return last_number_; }
+  using Deferred = std::vector<std::pair<ProcessId, ObjectMessage>>;
+  const std::map<ProcessId, Deferred>& deferred() const { return deferred_; }
 
  private:
   using Ids = std::vector<ObjectId>;
@@ -123,7 +145,7 @@ class NodeTable {
   void tell_settled(ProcessId to, ObjectMessage message, Actions& out);
   Peer& peer(ProcessId daemon, Actions& out);
   void hand_over(ProcessId process, std::span<const ObjectId> ids, Actions& out);
-  bool defer_for_home(ProcessId from, const ObjectMessage& message);
+  bool defer_for_home(ProcessId from, const ObjectMessage& message, Actions& out);
   void adopt(ProcessId home, uint64_t barrier, Actions& out);
   void move_to_head(ProcessId home, Actions& out);
 
@@ -150,8 +172,16 @@ class NodeTable {
   void pull(const ObjectId& id, Fetch& f, const Locator& from, Actions& out);
   void pause(const ObjectId& id, Fetch& f, Actions& out);
   void give_up(const ObjectId& id, LossCause cause, Actions& out);
+  void end_fetch(const ObjectId& id, Actions& out);
+  void direct(const ObjectId& id, ProcessId reader, ProcessId tried, Actions& out);
+  void serve_readers(const ObjectId& id, Actions& out);
+  void reader_done(const ObjectId& id, ProcessId reader, Actions& out);
+  const Locator* best_source(const ObjectId& id, const ObjectTable::Entry& e, const Broadcast& b,
+                             const Broadcast::Waiting& w, ProcessId* source) const;
   void add_copy(const ObjectId& id, const Copy& copy);
   void copy_gone(const ObjectId& id, ProcessId daemon, LossCause cause, Actions& out);
+  void place_replicas(const ObjectId& id, Actions& out);
+  void replica_came(const ObjectEvent& event, Actions& out);
   void sealed_by_us(const SealedAbroad& sealed, Actions& out);
   Locator locator_of(const ObjectTable::Entry& e) const;
 
@@ -166,11 +196,16 @@ class NodeTable {
   std::unordered_map<ObjectId, Foreign> foreign_;    // never idle()
   std::unordered_map<ObjectId, std::vector<Copy>> copies_;   // of objects we own; never empty
   std::unordered_map<ObjectId, Fetch> fetches_;
+  std::unordered_map<ObjectId, Broadcast> broadcasts_;       // of objects we own
+  uint64_t broadcast_bytes_ = UINT64_MAX;
+  uint32_t broadcast_readers_ = 2;
   std::map<ProcessId, Ids> to_register_;             // by home
   std::map<ProcessId, std::vector<HoldCount>> to_drop_;
   std::vector<std::pair<ObjectId, Locator>> hints_;
+  std::map<ObjectId, Replicas> replicas_;            // of objects we own
+  std::set<ObjectId> to_keep_;                       // foreign: when they have come
   // For the head: what concerns objects of a home that it has not heard dead yet.
-  std::map<ProcessId, std::vector<std::pair<ProcessId, ObjectMessage>>> deferred_;
+  std::map<ProcessId, Deferred> deferred_;
 };
 
 }  // namespace sheaf::objstore

@@ -35,7 +35,9 @@ void NodeTable::start_fetch(const ObjectId& id, Actions& out) {
   Fetch& f = fetches_[id];
   if (e->elsewhere) return pull(id, f, e->locator, out);
   auto hint = std::find_if(hints_.begin(), hints_.end(), [&](auto& h) { return h.first == id; });
-  bool usable = hint != hints_.end() && daemon_of(hint->second.node) != kNoProcess;
+  // Who wants a large one asks its owner, who knows the least busy of those that have it.
+  bool usable = hint != hints_.end() && daemon_of(hint->second.node) != kNoProcess &&
+                hint->second.length < broadcast_bytes_;
   if (usable) pull(id, f, hint->second, out);
   else ask(id, f, owner_of(id), kNoProcess, out);
 }
@@ -61,8 +63,19 @@ void NodeTable::pause(const ObjectId& id, Fetch& f, Actions& out) {
   out.push_back(RetryLater{id, f.attempts});
 }
 
+// Nobody waits any more, or in vain.
+void NodeTable::end_fetch(const ObjectId& id, Actions& out) {
+  auto it = fetches_.find(id);
+  if (it == fetches_.end()) return;
+  bool granted = it->second.granted;
+  fetches_.erase(it);
+  auto row = foreign_.find(id);
+  bool here = row != foreign_.end() && row->second.copy_told;
+  if (granted && !here) tell(owner_of(id), CopyGone{id, false}, out);
+}
+
 void NodeTable::give_up(const ObjectId& id, LossCause cause, Actions& out) {
-  fetches_.erase(id);
+  end_fetch(id, out);
   table_.answer_waiting(id, {id, ValueState::kError, encode_error_(cause, id), {}}, out);
 }
 
@@ -72,7 +85,7 @@ void NodeTable::retry(const ObjectId& id, Actions& out) {
   Fetch& f = it->second;
   const ObjectTable::Entry* e = table_.find(id);
   if (e == nullptr || e->subscribers.empty() || (!e->foreign && !e->elsewhere)) {
-    fetches_.erase(it);
+    end_fetch(id, out);
   } else if (e->elsewhere) {
     pull(id, f, e->locator, out);
   } else {
@@ -84,8 +97,8 @@ void NodeTable::pulled(const ObjectId& id, const Status& status, const Locator& 
                        Actions& out) {
   auto it = fetches_.find(id);
   if (status) {
-    if (it != fetches_.end()) fetches_.erase(it);
-    if (!table_.fetched(id, local, out)) return;
+    if (!table_.fetched(id, local, out)) return end_fetch(id, out);
+    fetches_.erase(id);
     if (table_.is_foreign(id)) {
       foreign_[id].copy_told = true;
       return tell(owner_of(id), CopyMade{id, local, false, {}}, out);
@@ -93,7 +106,8 @@ void NodeTable::pulled(const ObjectId& id, const Status& status, const Locator& 
     auto rows = copies_.find(id);   // ours again; the others may forget it when they need room
     if (rows == copies_.end()) return;
     for (Copy& copy : rows->second) {
-      if (std::exchange(copy.kept, false)) tell_settled(copy.daemon, Release{id, false}, out);
+      if (!copy.replica && std::exchange(copy.kept, false))
+        tell_settled(copy.daemon, Release{id, false}, out);
     }
     return;
   }
@@ -101,10 +115,8 @@ void NodeTable::pulled(const ObjectId& id, const Status& status, const Locator& 
   Fetch& f = it->second;
   f.pulling = false;
   const ObjectTable::Entry* e = table_.find(id);
-  if (e == nullptr || e->subscribers.empty() || (!e->foreign && !e->elsewhere)) {
-    fetches_.erase(it);
-    return;
-  }
+  if (e == nullptr || e->subscribers.empty() || (!e->foreign && !e->elsewhere))
+    return end_fetch(id, out);
   if (status.code() == StatusCode::kOutOfMemory) return give_up(id, LossCause::kStoreFull, out);
   if (f.attempts >= kFetchAttemptsAtOnce) return pause(id, f, out);
   ++f.attempts;
@@ -123,6 +135,8 @@ void NodeTable::on(ProcessId from, Want& m, Actions& out) {
   if (table_.is_foreign(m.id)) {
     bool here = e != nullptr && e->state != ValueState::kPending;
     if (!here) return tell(from, NotHere{m.id}, out);
+  } else if (e != nullptr && e->state == ValueState::kArena && e->size >= broadcast_bytes_) {
+    return direct(m.id, from, m.tried, out);
   } else if (e != nullptr && e->elsewhere && m.tried == daemon_of(e->locator.node)) {
     const std::vector<Copy>& rows = copies_[m.id];
     auto other = std::find_if(rows.begin(), rows.end(), [&](const Copy& c) {
@@ -137,9 +151,16 @@ void NodeTable::on(ProcessId from, Want& m, Actions& out) {
 void NodeTable::on(ProcessId from, Here& m, Actions& out) {
   auto it = fetches_.find(m.id);
   if (it == fetches_.end() || it->second.asked != from) return;
+  const ObjectTable::Entry* e = table_.find(m.id);
+  if (e == nullptr || e->subscribers.empty()) {   // nobody waits any more
+    it->second.granted = it->second.granted || m.state == ValueState::kArena;
+    if (m.state != ValueState::kPending) end_fetch(m.id, out);
+    return;
+  }
   ObjectEvent event{m.id, m.state, std::move(m.bytes), m.locator};
   switch (m.state) {
     case ValueState::kArena:
+      if (from == owner_of(m.id)) it->second.granted = true;
       return pull(m.id, it->second, m.locator, out);
     case ValueState::kInline:
       fetches_.erase(it);
@@ -164,6 +185,75 @@ void NodeTable::on(ProcessId from, NotHere& m, Actions& out) {
   else pause(m.id, f, out);
 }
 
+// ---- Many readers -------------------------------------------------------------------------------
+
+void NodeTable::direct(const ObjectId& id, ProcessId reader, ProcessId tried, Actions& out) {
+  Broadcast& b = broadcasts_[id];
+  b.readers.erase(reader);   // that has failed
+  std::erase_if(b.waiting, [&](const auto& w) { return w.reader == reader; });
+  b.waiting.push_back({reader, tried});
+  serve_readers(id, out);
+}
+
+void NodeTable::reader_done(const ObjectId& id, ProcessId reader, Actions& out) {
+  auto it = broadcasts_.find(id);
+  if (it == broadcasts_.end()) return;
+  it->second.readers.erase(reader);
+  std::erase_if(it->second.waiting, [&](const auto& w) { return w.reader == reader; });
+  serve_readers(id, out);
+}
+
+// The least busy node that has the bytes; where the reader has failed is the last resort.
+const Locator* NodeTable::best_source(const ObjectId& id, const ObjectTable::Entry& e,
+                                      const Broadcast& b, const Broadcast::Waiting& w,
+                                      ProcessId* source) const {
+  const Locator* best = nullptr;
+  size_t best_load = SIZE_MAX;
+  auto offer = [&](ProcessId daemon, const Locator& locator) {
+    if (daemon == w.reader) return;
+    size_t load = 0;
+    for (const auto& [reader, from] : b.readers) load += from == daemon;
+    if (load >= broadcast_readers_) return;
+    if (daemon == w.tried) load = SIZE_MAX - 1;
+    if (load >= best_load) return;
+    best_load = load;
+    best = &locator;
+    *source = daemon;
+  };
+  if (e.in_arena()) offer(self_, e.locator);
+  if (auto rows = copies_.find(id); rows != copies_.end()) {
+    for (const Copy& copy : rows->second) offer(copy.daemon, copy.locator);
+  }
+  return best;
+}
+
+void NodeTable::serve_readers(const ObjectId& id, Actions& out) {
+  auto it = broadcasts_.find(id);
+  if (it == broadcasts_.end()) return;
+  Broadcast& b = it->second;
+  const ObjectTable::Entry* e = table_.find(id);
+  if (e == nullptr || e->state != ValueState::kArena) {   // lost, or on disk: whatever comes of it
+    std::deque<Broadcast::Waiting> waiting = std::move(b.waiting);
+    if (b.readers.empty()) broadcasts_.erase(it);
+    for (const auto& w : waiting) table_.subscribe(w.reader, {&id, 1}, true, out);
+    return;
+  }
+  while (!b.waiting.empty()) {
+    Broadcast::Waiting w = b.waiting.front();
+    ProcessId source = kNoProcess;
+    const Locator* from = best_source(id, *e, b, w, &source);
+    if (from == nullptr) {
+      if (!b.readers.empty()) break;
+      from = &e->locator;   // it says that it has no copy, and there is no other: let it see
+      source = e->elsewhere ? daemon_of(e->locator.node) : self_;
+    }
+    b.waiting.pop_front();
+    b.readers[w.reader] = source;
+    tell(w.reader, Here{id, ValueState::kArena, {}, *from}, out);
+  }
+  if (b.readers.empty()) broadcasts_.erase(it);
+}
+
 // ---- Copies -------------------------------------------------------------------------------------
 
 void NodeTable::sealed_by_us(const SealedAbroad& sealed, Actions& out) {
@@ -180,7 +270,7 @@ void NodeTable::add_copy(const ObjectId& id, const Copy& copy) {
   auto it = std::find_if(rows.begin(), rows.end(),
                          [&](const Copy& c) { return c.daemon == copy.daemon; });
   if (it == rows.end()) rows.push_back(copy);
-  else *it = copy;
+  else *it = {copy.daemon, copy.locator, copy.kept || it->replica, copy.replica || it->replica};
   table_.mark_copies(id, true);
 }
 
@@ -200,6 +290,7 @@ void NodeTable::on(ProcessId from, Sealed& m, Actions& out) {
     if (!kept) add_copy(m.id, {from, m.locator, false});
   }
   tell_settled(from, Release{m.id, gone}, out);
+  reader_done(m.id, from, out);
 }
 
 void NodeTable::on(ProcessId from, CopyMade& m, Actions& out) {
@@ -211,7 +302,10 @@ void NodeTable::on(ProcessId from, CopyMade& m, Actions& out) {
                  (e->replaceable || (e->state == ValueState::kPending && table_.is_adopted(m.id)));
   // Of an adopted home anything may still be held by somebody who has not said so.
   if (e == nullptr && table_.is_adopted(m.id) && !barriers_.empty()) welcome = true;
-  if (has_bytes) {
+  auto wanted = replicas_.find(m.id);
+  if (has_bytes && m.kept && wanted != replicas_.end() && wanted->second.asked.erase(from) > 0) {
+    add_copy(m.id, {from, m.locator, true, true});
+  } else if (has_bytes) {
     table_.contains_too(m.id, m.contained, out);
     add_copy(m.id, {from, m.locator, false});
     if (m.kept) tell_settled(from, Release{m.id, false}, out);
@@ -221,10 +315,13 @@ void NodeTable::on(ProcessId from, CopyMade& m, Actions& out) {
   } else {
     tell_settled(from, Release{m.id, true}, out);
   }
+  reader_done(m.id, from, out);
 }
 
 void NodeTable::on(ProcessId from, CopyGone& m, Actions& out) {
+  if (auto r = replicas_.find(m.id); r != replicas_.end()) r->second.asked.erase(from);
   copy_gone(m.id, from, m.corrupt ? LossCause::kCorrupt : LossCause::kNodeDied, out);
+  reader_done(m.id, from, out);
 }
 
 // If they were the bytes that we count on, others take their place, or the object is lost.
@@ -237,7 +334,7 @@ void NodeTable::copy_gone(const ObjectId& id, ProcessId daemon, LossCause cause,
   bool primary = e != nullptr && e->elsewhere && e->locator.node == node_of(daemon);
   if (rows.empty()) {
     copies_.erase(it);
-    table_.mark_copies(id, false);
+    table_.mark_copies(id, replicas_.contains(id));
     if (primary) table_.lost_elsewhere(id, cause, out);
   } else if (primary) {
     Copy& next = rows.front();
@@ -264,8 +361,59 @@ void NodeTable::on(ProcessId from, Keep& m, Actions& out) {
   if (!table_.keep(m.id, +1)) tell(from, CopyGone{m.id, false}, out);
 }
 
+// ---- Replicas -----------------------------------------------------------------------------------
+
+void NodeTable::replicate(const ObjectId& id, uint32_t copies, Actions& out) {
+  if (self_ == kNoProcess || table_.is_foreign(id) || table_.find(id) == nullptr) return;
+  replicas_[id].wanted = copies;
+  table_.mark_copies(id, true);
+  place_replicas(id, out);
+}
+
+void NodeTable::place_replicas(const ObjectId& id, Actions& out) {
+  const ObjectTable::Entry* e = table_.find(id);
+  auto it = replicas_.find(id);
+  if (it == replicas_.end() || e == nullptr || e->state != ValueState::kArena) return;
+  Replicas& r = it->second;
+  std::set<ProcessId> have = r.asked;
+  size_t kept = r.asked.size();
+  if (auto rows = copies_.find(id); rows != copies_.end()) {
+    for (Copy& copy : rows->second) {
+      have.insert(copy.daemon);
+      if (!copy.kept && kept < r.wanted) {
+        copy.kept = copy.replica = true;
+        tell(copy.daemon, Keep{id}, out);
+      }
+      kept += copy.kept;
+    }
+  }
+  // Each object starts with another node, so that none gets all of them.
+  std::vector<ProcessId> others;
+  for (const auto& [daemon, p] : peers_) {
+    if (p.up && !have.contains(daemon)) others.push_back(daemon);
+  }
+  for (size_t i = 0; i < others.size() && kept < r.wanted; ++i, ++kept) {
+    ProcessId daemon = others[(id.lo + i) % others.size()];
+    r.asked.insert(daemon);
+    tell(daemon, MakeCopy{id, e->locator}, out);
+  }
+}
+
 void NodeTable::on(ProcessId from, MakeCopy& m, Actions& out) {
-  tell(from, CopyGone{m.id, false}, out);
+  if (!table_.is_foreign(m.id) || from != owner_of(m.id)) return;
+  to_keep_.insert(m.id);
+  hint(m.id, m.locator);
+  table_.subscribe(kDaemonProcess, {&m.id, 1}, true, out);
+}
+
+void NodeTable::replica_came(const ObjectEvent& event, Actions& out) {
+  if (to_keep_.erase(event.id) == 0) return;
+  if (event.state == ValueState::kArena && table_.keep(event.id, +1)) {
+    foreign_[event.id].copy_told = true;
+    tell(owner_of(event.id), CopyMade{event.id, event.locator, true, {}}, out);
+  } else {
+    tell(owner_of(event.id), CopyGone{event.id, false}, out);
+  }
 }
 
 // ---- What a process of another node has said ----------------------------------------------------

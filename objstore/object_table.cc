@@ -6,6 +6,14 @@
 
 namespace sheaf::objstore {
 
+ObjectTable::ObjectTable(const ObjectTable& other)
+    : encode_error_(other.encode_error_), self_(other.self_), frozen_(other.frozen_),
+      adopted_(other.adopted_), entries_(other.entries_), processes_(other.processes_),
+      lru_(other.lru_), fresh_(other.fresh_), aged_(other.aged_),
+      frozen_candidates_(other.frozen_candidates_) {
+  for (auto it = lru_.begin(); it != lru_.end(); ++it) entries_.at(*it).lru = it;
+}
+
 ObjectTable::ProcessRow* ObjectTable::row(ProcessId process) {
   auto it = processes_.find(process);
   return it == processes_.end() ? nullptr : &it->second;

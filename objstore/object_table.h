@@ -107,6 +107,9 @@ class ObjectTable {
   // `self`: this daemon as other nodes see it; objects of other homes are foreign. 0: none are.
   explicit ObjectTable(EncodeError encode_error, ProcessId self = kNoProcess)
       : encode_error_(std::move(encode_error)), self_(self) {}
+  // For those who follow several futures of one table.
+  ObjectTable(const ObjectTable& other);
+  ObjectTable& operator=(const ObjectTable&) = delete;
 
   // ---- Processes. kDaemonProcess is always there. Holds on behalf of one that is not are ignored.
   void process_joined(ProcessId process) { processes_[process]; }

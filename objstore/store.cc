@@ -19,7 +19,9 @@ constexpr std::chrono::milliseconds kPinPollIdle{200};
 Store::Store(StoreOptions options)
     : options_(std::move(options)), base_(options_.arena->write_base()),
       extents_(options_.arena->bytes(), options_.node),
-      nodes_(options_.encode_error, options_.daemon), table_(nodes_.table()) {}
+      nodes_(options_.encode_error, options_.daemon), table_(nodes_.table()) {
+  nodes_.set_broadcast(options_.broadcast_bytes, options_.broadcast_readers);
+}
 
 Result<std::unique_ptr<Store>> Store::create(StoreOptions options) {
   if (options.arena == nullptr || !options.notify || !options.space_ready ||

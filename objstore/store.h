@@ -69,8 +69,11 @@ struct StoreOptions {
   // Answers peer_down(): nothing of that peer is accepted any more, and what this node had
   // registered by then is counted. Report it to the controller.
   std::function<void(uint64_t barrier)> barrier_reached;
-  // After may_forward() said no: it says yes.
+  // After may_forward() said no: ask again, before each record.
   std::function<void(ProcessId to)> forward_ready;
+  // Objects from here on that many nodes want spread as a tree; see NodeTable::set_broadcast.
+  uint64_t broadcast_bytes = 4ull << 20;
+  uint32_t broadcast_readers = 2;
 };
 
 class Store : public transport::RangeGuard {
@@ -111,6 +114,9 @@ class Store : public transport::RangeGuard {
   void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, TimePoint now,
                  std::span<const Locator> where = {});
   void free(std::span<const ObjectId> ids);
+  // Of an object of this node: its bytes are kept on so many other nodes, too, as far as there are
+  // nodes and room. Nodes that die are replaced.
+  void replicate(const ObjectId& id, uint32_t copies);
 
   // ---- Other nodes, each seen as its daemon's ProcessId (scheduler::daemon id: number 1 there).
   // Processes of other nodes may be named as `holder` and `on_behalf_of` at any time.
@@ -127,7 +133,7 @@ class Store : public transport::RangeGuard {
   Status on_peer(ProcessId daemon, ObjectMessage message, TimePoint now);
   // A record, or anything else that may carry a reference or answer one, goes to another node only
   // while this is true: all that this node had registered elsewhere is counted. False: keep it (and
-  // what follows it to that node), forward_ready(to) comes.
+  // what follows it to that node), and ask again when forward_ready(to) comes.
   bool may_forward(ProcessId to);
   // The exporting side of pulls. `range` lies in the payload of one object.
   Status acquire(const transport::PeerId& reader, const transport::RemoteRange& range) override;

@@ -45,6 +45,12 @@ Status Store::on_peer(ProcessId daemon, ObjectMessage message, TimePoint now) {
   return {};
 }
 
+void Store::replicate(const ObjectId& id, uint32_t copies) {
+  Actions actions;
+  nodes_.replicate(id, copies, actions);
+  perform(actions);
+}
+
 bool Store::may_forward(ProcessId to) { return nodes_.may_forward(to); }
 
 void Store::perform_remote(Action& action) {

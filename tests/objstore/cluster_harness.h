@@ -142,6 +142,7 @@ class ClusterHarness {
   }
 
   uint64_t pulls_done = 0;
+  std::map<uint16_t, uint64_t> pulls_from;         // by the node that had it
   std::map<std::string, uint64_t> told;            // messages, by name
 
  private:
@@ -195,8 +196,11 @@ class ClusterHarness {
   }
   void release_records() {
     for (auto [from, to] : std::exchange(ready_, {})) {
-      auto waiting = std::exchange(held_back_[{from, to}], {});
-      for (auto& record : waiting) wires_[{from, to}].push_back({std::nullopt, std::move(record)});
+      auto& waiting = held_back_[{from, to}];
+      while (!waiting.empty() && store(from).may_forward(daemon(to))) {
+        wires_[{from, to}].push_back({std::nullopt, std::move(waiting.front())});
+        waiting.pop_front();
+      }
     }
   }
   void finish_pull(size_t i) {
@@ -210,6 +214,7 @@ class ClusterHarness {
         std::memcpy(p.into.data(), node(p.from).base() + p.range.offset, p.range.length);
         store(p.from).release(reader, p.range);
         ++pulls_done;
+        ++pulls_from[p.from];
       }
     }
     p.done(status);
