@@ -1,7 +1,9 @@
 // Identities. All of them are made without coordination by the process that needs one.
 //
-// An ObjectId names one immutable value: {creating process, slot and generation of the creator's object table}. The creator finds its own objects by index; everybody else hashes. Ids are distinct
-// types, so that an actor cannot be passed for an object; all print as 32 hexadecimal digits.
+// An ObjectId names one immutable value: {creating process, slot and generation of the creator's
+// object table}. The creator finds its own objects by index; everybody else hashes. Ids are
+// distinct types, so that an actor cannot be passed for an object; all print as 32 hexadecimal
+// digits.
 #pragma once
 
 #include <array>
@@ -15,8 +17,9 @@
 
 namespace sheaf {
 
-// A process of the cluster: node:16 | the node's incarnation:16 | number:32, given out by its node daemon, never
-// reused. 0 = none. The daemon of every node has number 1; on its own node it is kDaemonProcess.
+// A process of the cluster: node:16 | the node's incarnation:16 | number:32, given out by its node
+// daemon, never reused. 0 = none. The daemon of every node has number 1; on its own node it is
+// kDaemonProcess.
 using ProcessId = uint64_t;
 inline constexpr ProcessId kNoProcess = 0;
 inline constexpr ProcessId kDaemonProcess = 1;
@@ -25,7 +28,9 @@ constexpr ProcessId make_process(uint16_t node, uint16_t incarnation, uint32_t n
   return uint64_t{node} << 48 | uint64_t{incarnation} << 32 | number;
 }
 constexpr uint16_t node_of(ProcessId process) { return static_cast<uint16_t>(process >> 48); }
-constexpr uint16_t incarnation_of(ProcessId process) { return static_cast<uint16_t>(process >> 32); }
+constexpr uint16_t incarnation_of(ProcessId process) {
+  return static_cast<uint16_t>(process >> 32);
+}
 constexpr uint32_t number_of(ProcessId process) { return static_cast<uint32_t>(process); }
 
 // 128 bits. `hi` is the creating process, `lo` its own sequence. All zero = nil.

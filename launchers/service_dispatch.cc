@@ -97,6 +97,10 @@ bool Service::dispatch_object(Client& client, MessageType type, uint64_t request
         store_->subscribe(client.id, m->ids, m->restore, loop_.now(), m->where);
       }
       return true;
+    case MessageType::kObjectReplicate:
+      if (auto m = read<protocol::ObjectReplicate>(client, body))
+        store_->replicate(m->id, m->copies);
+      return true;
     case MessageType::kObjectFree:
       if (auto m = read<protocol::ObjectFree>(client, body)) {
         store_->free(m->ids);
@@ -210,8 +214,7 @@ bool Service::dispatch_lease(Client& client, MessageType type, uint64_t request,
       return true;
     case MessageType::kCancelTask:
       if (auto m = read<protocol::CancelTask>(client, body)) {
-        Client* submitter = clients_->find(m->id.process());
-        if (submitter) send(*submitter, MessageType::kCancelRequest, *m);
+        send(m->id.process(), MessageType::kCancelRequest, *m);
       }
       return true;
     default: return false;

@@ -240,6 +240,13 @@ void Runtime::unpin(uint64_t pin) {
   impl_->objects.release(static_cast<Slot>(pin >> 32));
 }
 
+void Runtime::replicate(Slot slot, uint32_t copies) {
+  Locked guard(*impl_);
+  impl_->objects.publish(slot);
+  impl_->daemon.send(protocol::MessageType::kObjectReplicate,
+                     protocol::ObjectReplicate{impl_->objects.at(slot).id, copies});
+}
+
 Status Runtime::free_objects(std::span<const Slot> slots) {
   protocol::ObjectFree message;
   {

@@ -176,6 +176,8 @@ class Runtime {
   // `*pin` gets a handle for unpin() (0 for inline values).
   Result<ValueView> view(Slot slot, uint64_t* pin);
   void unpin(uint64_t pin);
+  // Keeps a value of ours on so many other nodes as well, as soon and as long as there are so many.
+  void replicate(Slot slot, uint32_t copies);
   Status free_objects(std::span<const Slot> slots);
   // A reference is about to leave by a way that the runtime does not see (pickled by the user): the node learns of the
   // object. The caller keeps a count for as long as a copy of the reference may come back.

@@ -157,6 +157,7 @@ enum class MessageType : uint16_t {
   kHold = 0x134,             // -
   kObjectSubscribe = 0x135,  // -  answered by kObjectReady for each id, now or later
   kObjectFree = 0x136,       // R
+  kObjectReplicate = 0x138,  // -
   kExtentAbort = 0x137,      // -
   kGroupCreate = 0x140,      // R
   kGroupRemove = 0x141,      // R
@@ -346,6 +347,8 @@ struct ObjectReady {
   SHEAF_FIELDS(id, state, bytes, locator)
 };
 struct ObjectFree { std::vector<ObjectId> ids; SHEAF_FIELDS(ids) };
+// Keep the bytes on so many other nodes too, as long as there are so many. For objects of the sender.
+struct ObjectReplicate { ObjectId id; uint32_t copies = 0; SHEAF_FIELDS(id, copies) };
 
 // ---- Placement groups ------------------------------------------------------------------------------------------------------
 

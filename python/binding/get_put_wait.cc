@@ -176,7 +176,30 @@ bool parse_timeout(PyObject* timeout, Deadline* deadline) {
   return true;
 }
 
-PyObject* py_put(PyObject*, PyObject* value) {
+namespace {
+
+// 0, with an exception set: wrong.
+uint32_t replicas_of(PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  if (!check_names(names, {"value", "replicas", "_owner", "_tensor_transport"}, "put")) return 0;
+  PyObject* replicas = argument(args, nargs, names, 3, "replicas");   // by name only
+  if (!replicas) return 1;
+  long n = PyLong_AsLong(replicas);
+  if (n == -1 && PyErr_Occurred()) return 0;
+  if (n >= 1 && n <= UINT16_MAX) return static_cast<uint32_t>(n);
+  PyErr_Format(PyExc_ValueError, "put(replicas=) must be a number from 1, not %ld", n);
+  return 0;
+}
+
+}  // namespace
+
+PyObject* py_put(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+  uint32_t replicas = names ? replicas_of(args, nargs, names) : 1;
+  if (replicas == 0) return nullptr;
+  PyObject* value = argument(args, nargs, names, 0, "value");
+  if (!value || nargs > 1) {
+    PyErr_SetString(PyExc_TypeError, "put() takes one value");
+    return nullptr;
+  }
   if (is_ref(value)) {
     PyErr_SetString(PyExc_TypeError,
                     "Calling 'put' on a sheaf.ObjectRef is not allowed. If you really want to do this, you can wrap "
@@ -188,7 +211,9 @@ PyObject* py_put(PyObject*, PyObject* value) {
   Frame::Mark mark = frame->mark();
   if (!encode_value(*frame, value)) return nullptr;
   Slot slot = put_value(*frame, mark);
-  return slot == runtime::kNoSlot ? nullptr : new_ref(slot);
+  if (slot == runtime::kNoSlot) return nullptr;
+  if (replicas > 1) g_engine.runtime->replicate(slot, replicas - 1);
+  return new_ref(slot);
 }
 
 PyObject* py_get(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {

@@ -22,7 +22,7 @@ PyObject* read_object(Runtime* rt, Slot slot, runtime::Deadline deadline = runti
 // None = never. False with an exception set for other types and negative numbers.
 bool parse_timeout(PyObject* timeout, runtime::Deadline* deadline);
 
-PyObject* py_put(PyObject* module, PyObject* value);
+PyObject* py_put(PyObject* module, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 PyObject* py_get(PyObject* module, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 PyObject* py_wait(PyObject* module, PyObject* const* args, Py_ssize_t nargs, PyObject* names);
 

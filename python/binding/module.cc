@@ -25,16 +25,19 @@ PyCFunction as_c_function(Function function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
-constexpr const char* kPutDoc = R"(put($module, value, /)
+constexpr const char* kPutDoc = R"(put($module, value, *, replicas=1, _owner=None, _tensor_transport=None)
 --
 
 Stores a value, gives a reference to it. Starts or joins a cluster when there is none.
 
 Args:
     value: anything that can be pickled; large NumPy arrays are copied once and read without a copy.
+    replicas: nodes that shall have the value's bytes, this one included, so that it outlives
+        replicas - 1 of them. Others follow in the background, as far as the cluster has so many.
+    _owner, _tensor_transport: accepted because programs written for Ray pass them; no effect.
 
-Raises: TypeError for a reference or for what cannot be pickled (naming the attribute),
-ObjectStoreFullError.
+Raises: TypeError for a reference or for what cannot be pickled (naming the attribute), ValueError
+for replicas below 1, ObjectStoreFullError.
 
 Example::
 
@@ -60,7 +63,7 @@ Example::
 )";
 
 PyMethodDef g_functions[] = {
-    {"put", py_put, METH_O, kPutDoc},
+    {"put", as_c_function(py_put), METH_FASTCALL | METH_KEYWORDS, kPutDoc},
     {"get", as_c_function(py_get), METH_FASTCALL | METH_KEYWORDS, kGetDoc},
     {"wait", as_c_function(py_wait), METH_FASTCALL | METH_KEYWORDS, "Splits references into ready and not ready."},
     {"worker_main", py_worker_main, METH_NOARGS, "Serves tasks until the worker shall leave."},

@@ -7,6 +7,7 @@ interface as they would over a network.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +54,10 @@ class LocalNodes:
     def stop(self) -> None:
         """Ends all of them, the head last."""
         while self._daemons:
-            self._daemons.pop().stop()
+            daemon = self._daemons.pop()
+            daemon.stop()
+            if daemon.session_dir:  # of one that was killed
+                shutil.rmtree(daemon.session_dir, ignore_errors=True)
 
     def __enter__(self) -> "LocalNodes":
         return self

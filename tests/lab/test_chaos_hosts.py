@@ -16,8 +16,8 @@ from pathlib import Path
 from cluster import Cluster
 from lab import Lab
 
-RUN_S = float(os.environ.get("SHEAF_TEST_CHAOS_S", "40"))
-KILLS = 200  # at least, however slow the machine is
+RUN_S = float(os.environ.get("SHEAF_TEST_CHAOS_S", "25"))
+KILLS = 150  # at least, however slow the machine is
 LONGEST_S = RUN_S + 150
 SEED = int(os.environ.get("SHEAF_TEST_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1 << 31)
 

@@ -15,6 +15,14 @@ from lab import Lab
 
 @pytest.fixture
 def cluster():
+    """For tests that do a host harm."""
+    with Lab(3) as lab, Cluster(lab) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def calm():
+    """Three hosts that all are there again after each test."""
     with Lab(3) as lab, Cluster(lab) as made:
         yield made
 
@@ -36,8 +44,8 @@ def lines_until(process, prefix):
     raise AssertionError("".join(seen))
 
 
-def test_tasks_and_data_cross_hosts(cluster):
-    out = cluster.run(
+def test_tasks_and_data_cross_hosts(calm):
+    out = calm.run(
         """
         @sheaf.remote(scheduling_strategy="SPREAD")
         def block(seed, size):
@@ -64,8 +72,8 @@ def test_tasks_and_data_cross_hosts(cluster):
     assert out.strip() == "['host0', 'host1', 'host2']"
 
 
-def test_a_driver_on_a_host_that_is_not_the_head(cluster):
-    cluster.run(
+def test_a_driver_on_a_host_that_is_not_the_head(calm):
+    calm.run(
         """
         @sheaf.remote
         def where():
@@ -172,8 +180,8 @@ def test_a_partition_ends_the_node_on_the_far_side(cluster):
     cluster.run("wait_for(lambda: len(alive()) == 3)")
 
 
-def test_a_short_cut_is_survived(cluster):
-    program = cluster.start(
+def test_a_short_cut_is_survived(calm):
+    program = calm.start(
         """
         @sheaf.remote
         def square(x):
@@ -189,9 +197,9 @@ def test_a_short_cut_is_survived(cluster):
     )
     lines_until(program, "ready")
     time.sleep(0.3)
-    cluster.lab.cut(1)
+    calm.lab.cut(1)
     time.sleep(1.0)
-    cluster.lab.heal(1)
+    calm.lab.heal(1)
     lines_until(program, "done")
 
 
@@ -248,8 +256,8 @@ def test_a_killed_daemon_is_known_at_once(cluster):
     wait_for(lambda: not cluster.processes(2))
 
 
-def test_a_port_scan_and_garbage_change_nothing(cluster):
-    host, port = cluster.head["address"].rsplit(":", 1)
+def test_a_port_scan_and_garbage_change_nothing(calm):
+    host, port = calm.head["address"].rsplit(":", 1)
     scan = (
         "import os, socket\n"
         "for i in range(200):\n"
@@ -258,9 +266,9 @@ def test_a_port_scan_and_garbage_change_nothing(cluster):
         "    s.close()\n"
         f"held = [socket.create_connection(({host!r}, {port}), 5) for _ in range(30)]\n"
     )
-    done = cluster.lab.run(2, ["python3", "-c", scan])
+    done = calm.lab.run(2, ["python3", "-c", scan])
     assert done.returncode == 0, done.stderr
-    cluster.run(
+    calm.run(
         """
         @sheaf.remote
         def f(x): return x + 1
@@ -269,8 +277,8 @@ def test_a_port_scan_and_garbage_change_nothing(cluster):
     )
 
 
-def test_more_hosts_than_there_are_wait(cluster):
-    cluster.run(
+def test_more_hosts_than_there_are_wait(calm):
+    calm.run(
         """
         group = sheaf.util.placement_group([{"CPU": 1}] * 4, strategy="STRICT_SPREAD")
         assert not group.wait(1)

@@ -249,3 +249,27 @@ def test_a_drained_node_gets_no_new_work(nodes):
     assert subprocess.run([*command[:4], "no such node"], check=False).returncode != 0
     subprocess.run([*command, "--undo"], check=True, capture_output=True)
     wait_for(lambda: there in sheaf.get([nap.remote(0.3) for _ in range(4)], timeout=30))
+
+
+def test_a_put_with_replicas_outlives_its_node(nodes):
+    _, there = node_ids()
+
+    @sheaf.remote(max_retries=0)
+    def store(replicas):
+        return [sheaf.put(numpy.full(LARGE, 5, dtype=numpy.uint8), replicas=replicas)]
+
+    safe = sheaf.get(store.options(**on(there)).remote(2), timeout=30)[0]
+    single = sheaf.get(store.options(**on(there)).remote(1), timeout=30)[0]
+
+    def copies():
+        rows = sheaf.util.state.list_objects(filters=[("object_id", "=", safe.hex())])
+        return len({row.node_id for row in rows if row.object_size >= LARGE})
+
+    wait_for(lambda: copies() == 2)
+    os.kill(nodes.pids[1], signal.SIGKILL)
+    wait_for(lambda: len([n for n in sheaf.nodes() if n["Alive"]]) == 1)
+    assert (sheaf.get(safe, timeout=30) == 5).all()
+    with pytest.raises(sheaf.exceptions.ObjectLostError):
+        sheaf.get(single, timeout=30)
+    with pytest.raises(ValueError, match="replicas"):
+        sheaf.put(1, replicas=0)

@@ -194,6 +194,13 @@ class World {
   void perform(const ActorAccepted& action);
   void perform(const ActorGone& action);
   void perform(const JobFinished& action);
+  // Here is one node: nobody joins, and nothing is asked of others.
+  void perform(const NodeAccepted&) {}
+  void perform(const NodeRefused&) {}
+  void perform(const RenewLease&) {}
+  void perform(const FenceNode&) {}
+  void perform(const AskNode&) {}
+  void perform(const ReturnToNode&) {}
   void register_worker(uint64_t token, const PoolKey& key, uint64_t life);
 
   // client.cc: what every process does as a submitter and as a worker.
