@@ -16,6 +16,7 @@
 #include "core/env.h"
 #include "core/wire.h"
 #include "runtime/task_wire.h"
+#include "scheduler/node_messages.h"
 #include "scheduler/protocol.h"
 #include "wire_structs.h"
 
