@@ -35,7 +35,8 @@ void Cluster::check_books(const SimNode& node) {
     const uint16_t client = node_of(lease.client);
     if (client != node.number && node.gone.contains(client) && !agent.workers().empty() &&
         !agent.workers().at(lease.worker).kill_sent) {
-      fail("NoLeak", fmt::format("node {} keeps a lease for a process of a dead node", node.number));
+      fail("NoLeak",
+           fmt::format("node {} keeps a lease for a process of a dead node", node.number));
     }
   }
 }
