@@ -57,10 +57,10 @@ bool Relays::forward_some(Relay& relay, size_t budget, bool force) {
   transport::Lane& lane = *relay.lane;
   uint16_t node = node_of(relay.remote);
   for (size_t n = 0; n < budget; ++n) {
-    if (!force && hooks_.congested(node)) return true;  // resume() goes on
     auto message = lane.peek();
     if (!message) break;
     if (client != nullptr && !client->lane->rx_empty()) hooks_.drain(*client);
+    if (!force && hooks_.congested(node)) return true;  // resume() goes on
     if (relay.remote_alive) forward(relay, *message);
     lane.pop();
   }

@@ -344,13 +344,10 @@ void Service::node_gone(const scheduler::NodeGone& gone) {
   mesh_->forget(peer, Status(StatusCode::kDisconnected, gone.cause.message));
   for (ProcessId remote : relays_->remotes_on(gone.number, gone.incarnation))
     process_gone(remote, gone.cause);
-  bool known = peers_up_.erase(peer) > 0;
-  if (known) store_->peer_down(daemon_of(peer), gone.barrier, loop_.now());
+  peers_up_.erase(peer);
   for (auto& [process, nodes] : reached_) nodes.erase(gone.number);
   queries_lost(peer);
-  if (known) return;  // the store says when
-  scheduler::ToController report{scheduler::BarrierReached{gone.barrier}};
-  act(report);
+  store_->peer_down(daemon_of(peer), gone.barrier, loop_.now());  // says when it is through
 }
 
 bool Service::on_scheduler_message(const PeerId& from, NodeMessageType type,
