@@ -13,6 +13,8 @@ PASS_ON = {
     "ignore_unknown_options": True,
     "allow_interspersed_args": False,
 }
+# For commands whose options, --help among them, are another parser's.
+HAND_ON = {**PASS_ON, "help_option_names": []}
 
 
 def run(
