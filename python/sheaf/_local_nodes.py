@@ -28,7 +28,9 @@ class LocalNodes:
             num_cpus = max(1, len(os.sched_getaffinity(0)) // count)
         self._daemons: list[_daemon.Daemon] = []
         common = ["--listen", "127.0.0.1", "--exit-with-pid", str(os.getpid())]
-        common += node_arguments(num_cpus=num_cpus)
+        # A node whose daemon ends is noticed at once; its silence on this machine means that the
+        # machine is busy.
+        common += node_arguments(num_cpus=num_cpus, config={"cluster.lease": "30s"})
         try:
             head = self._start(common)
             description = head.ready()
