@@ -110,6 +110,11 @@ class Service {
     protocol::RegisterJob spec;
     ProcessId driver = 0;
   };
+  struct ClusterEvent {  // what people may want to know afterwards
+    std::chrono::system_clock::time_point at;
+    std::string_view severity, source;
+    std::string message;
+  };
   struct Fence {  // a client's answer says that it has let go of these peers
     ProcessId client = 0;
     std::vector<ProcessId> gone;
@@ -255,6 +260,7 @@ class Service {
   void announce_death(Client& client, const protocol::ErrorRecord& cause);
 
   ProcessId driver_of(JobId job) const;
+  void note_event(std::string_view severity, std::string_view source, std::string message);
   void deliver_logs(JobId job, protocol::LogLines lines);
 
   ServiceOptions options_;
@@ -279,6 +285,7 @@ class Service {
   // Nodes that know of a process of ours, and are told when it has died.
   std::map<ProcessId, std::set<uint16_t>> reached_;
   std::map<uint64_t, Gather> gathers_;
+  std::deque<ClusterEvent> cluster_events_;  // the last kClusterEventsKept
   std::unique_ptr<objstore::Store> store_;
   std::unique_ptr<scheduler::Agent> agent_;
   std::unique_ptr<scheduler::Controller> controller_;  // the head's, as the journal

@@ -13,6 +13,7 @@ using scheduler::AgentEvent;
 using scheduler::ControllerEvent;
 
 namespace {
+constexpr size_t kClusterEventsKept = 1000;
 constexpr size_t kLogOverflowMax = 4 << 20;  // waiting in a driver's lane: it does not read them
 }
 
@@ -106,6 +107,7 @@ void Service::act(scheduler::WarnClient& a) {
   bool is_driver = client != nullptr && client->kind == protocol::ClientKind::kDriver;
   ProcessId to = is_driver ? a.process : driver_of(a.job);
   log_.warning(a.text);
+  note_event("WARNING", "SCHEDULER", a.text);
   send(to, MessageType::kWarning, protocol::Warning{a.text});
 }
 
@@ -151,6 +153,7 @@ void Service::act(scheduler::PushGroupUpdate& a) {
 
 void Service::act(scheduler::WarnJob& a) {
   log_.warning(a.text);
+  note_event("WARNING", "SCHEDULER", a.text);
   send(driver_of(a.job), MessageType::kWarning, protocol::Warning{a.text});
 }
 
@@ -160,7 +163,17 @@ void Service::act(scheduler::ActorAccepted& a) {
 
 void Service::act(scheduler::ActorGone& a) { store_->hold(kDaemonProcess, 0, {}, a.spec->holds); }
 
-void Service::act(scheduler::JobFinished& a) { SHEAF_LOG(log_, kInfo, "job {} has ended", a.job); }
+void Service::act(scheduler::JobFinished& a) {
+  SHEAF_LOG(log_, kInfo, "job {} has ended", a.job);
+  note_event("INFO", "JOBS", fmt::format("job {} has ended", a.job));
+}
+
+void Service::note_event(std::string_view severity, std::string_view source,
+                         std::string message) {
+  if (cluster_events_.size() == kClusterEventsKept) cluster_events_.pop_front();
+  cluster_events_.push_back(
+      {std::chrono::system_clock::now(), severity, source, std::move(message)});
+}
 
 ProcessId Service::driver_of(JobId job) const {
   auto it = jobs_.find(job);

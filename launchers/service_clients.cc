@@ -69,6 +69,8 @@ void Service::greet(Greeting greeting) {
 void Service::on_dead(Client& client, const ErrorRecord& cause) {
   SHEAF_LOG(log_, kDebug, "process {} (pid {}) is gone: {}", client.id, client.pid, cause.message);
   trace_.instant("clients", "dead", client.id);
+  bool left = client.wait_status == 0 || stopping_;  // by itself, or because it was asked to
+  if (client.kind == ClientKind::kWorker && !left) note_event("WARNING", "WORKERS", cause.message);
   for (ProcessId peer : broker_->peers_of(client.id)) {
     if (Client* p = clients_->alive(peer)) tell_peer_down(*p, client.id, cause);
   }

@@ -168,6 +168,7 @@ void Service::on_newcomer(const PeerId& from, wire::Bytes payload) {
 void Service::act(scheduler::NodeAccepted& a) {
   PeerId peer = peer_of(a.number, a.incarnation);
   if (a.member) {
+    note_event("INFO", "NODES", fmt::format("node {} has joined", a.number));
     scheduler::Time lease = options_.config->get_duration("cluster.lease");
     return tell_node(a.number, NodeMessageType::kAccepted, wire::encode(Accepted{lease.count()}));
   }
@@ -205,7 +206,9 @@ void Service::act(scheduler::RenewLease& a) {
 }
 
 void Service::act(scheduler::FenceNode& a) {
-  log_.warning(fmt::format("node {} is dead: {}", a.number, a.cause.message));
+  std::string text = fmt::format("node {} is dead: {}", a.number, a.cause.message);
+  log_.warning(text);
+  note_event("ERROR", "NODES", std::move(text));
   PeerId peer = peer_of(a.number, a.incarnation);
   members_.erase(peer);
   mesh_->forget(peer, Status(StatusCode::kDisconnected, a.cause.message));
@@ -311,6 +314,10 @@ void Service::drain_node(const scheduler::DrainRequest& request) {
 void Service::on_agent_message(scheduler::NodeMessage message) {
   if (auto* job = std::get_if<scheduler::JobStarted>(&message)) {
     jobs_[job->job] = {job->spec, job->driver};
+    if (controller_) {
+      note_event("INFO", "JOBS",
+                 fmt::format("job {} has started: {}", job->job, job->spec.entrypoint));
+    }
   } else if (auto* ended = std::get_if<scheduler::ForgetJob>(&message)) {
     jobs_.erase(ended->job);
   } else if (auto* view = std::get_if<scheduler::ClusterView>(&message)) {

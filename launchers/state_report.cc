@@ -112,7 +112,8 @@ Result<protocol::StateReply> StateReporter::report(const protocol::StateQuery& q
       {"placement_groups", &StateReporter::groups},
       {"pins", &StateReporter::pins},
       {"logs", &StateReporter::logs},
-      {"runtime_envs", &StateReporter::runtime_envs}};
+      {"runtime_envs", &StateReporter::runtime_envs},
+      {"cluster_events", &StateReporter::events}};
   if (auto it = kLists.find(query.what); it != kLists.end()) {
     return list(query, [this, member = it->second](const auto& take) { (this->*member)(take); });
   }
@@ -127,8 +128,6 @@ Result<protocol::StateReply> StateReporter::report(const protocol::StateQuery& q
     reply.text = metrics();
   else if (query.what == "trace")
     reply.text = s_.trace_.chrome_json(getpid());
-  else if (query.what == "cluster_events")
-    reply.text = "[]";
   else
     return Status(StatusCode::kInvalidArgument,
                   fmt::format("there is nothing called '{}' to ask for", query.what));
@@ -355,6 +354,18 @@ void StateReporter::runtime_envs(const std::function<bool(Row&&)>& take) const {
     row.json("runtime_env", parse_json(env) ? env : json_quote(env))
         .text("node_id", to_hex(s_.node_id_));
     row.flag("success", true);
+    if (!take(std::move(row))) return;
+  }
+}
+
+void StateReporter::events(const std::function<bool(Row&&)>& take) const {
+  uint64_t number = 0;
+  for (const auto& e : s_.cluster_events_) {
+    Row row;
+    auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(e.at.time_since_epoch());
+    row.text("event_id", fmt::format("{}-{}", to_hex(s_.node_id_), ++number));
+    row.number("time", ms.count()).text("severity", e.severity).text("source_type", e.source);
+    row.text("message", e.message).text("node_id", to_hex(s_.node_id_));
     if (!take(std::move(row))) return;
   }
 }

@@ -59,6 +59,7 @@ class StateReporter {
   void pins(const std::function<bool(Row&&)>& take) const;
   void logs(const std::function<bool(Row&&)>& take) const;
   void runtime_envs(const std::function<bool(Row&&)>& take) const;
+  void events(const std::function<bool(Row&&)>& take) const;
   std::string amounts(const protocol::ResourceMap& map) const;
   protocol::ResourceMap cluster_sum(protocol::ResourceMap scheduler::NodeInfo::* part) const;
   std::string metrics() const;

@@ -43,8 +43,31 @@ def test_lists():
     assert state.get_job(job.job_id) == job
     worker = sheaf.get_runtime_context().get_worker_id()
     assert state.get_worker(worker).pid == os.getpid()
-    assert state.list_placement_groups() == [] and state.list_cluster_events() == []
+    assert state.list_placement_groups() == []
     assert isinstance(state.list_runtime_envs(), list)
+
+
+def test_events_tell_of_deaths_and_of_what_cannot_be_placed():
+    @sheaf.remote(max_retries=0)
+    def die():
+        os.kill(os.getpid(), 9)
+
+    with pytest.raises(sheaf.exceptions.WorkerCrashedError):
+        sheaf.get(die.remote(), timeout=30)
+    waiting = work.options(resources={"no such thing": 1}).remote(1)
+
+    def seen():
+        rows = state.list_cluster_events(limit=1000)
+        texts = [(row.severity, row.source_type, row.message) for row in rows]
+        return (
+            any(s == "WARNING" and where == "WORKERS" and "9" in text for s, where, text in texts)
+            and any(where == "SCHEDULER" and "no such thing" in text for _, where, text in texts)
+            and any(s == "INFO" and where == "JOBS" for s, where, _ in texts)
+        )
+
+    wait_until(seen)
+    assert len(state.list_cluster_events(limit=1)) == 1
+    sheaf.cancel(waiting)
 
 
 def _finished(name, count):
