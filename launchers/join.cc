@@ -10,6 +10,7 @@
 
 #include "core/event_loop.h"
 #include "core/fd.h"
+#include "launchers/mesh.h"
 #include "transport/fabric/sock_fabric.h"
 
 namespace sheaf::launchers {
@@ -22,7 +23,6 @@ namespace {
 
 constexpr auto kRetryPause = std::chrono::milliseconds(100);
 constexpr auto kOneTry = std::chrono::milliseconds(3000);
-constexpr size_t kNumberlessHead = 16;  // of a message outside of a channel, all zero
 
 // One connection, one question. kDisconnected and kTimeout may be tried again.
 Result<NumberGiven> ask_once(const transport::FabricAddress& head,
@@ -39,8 +39,8 @@ Result<NumberGiven> ask_once(const transport::FabricAddress& head,
   options.log = log;
   options.events.on_message = [&](const PeerId&, uint16_t type, wire::Bytes payload) {
     if (type != static_cast<uint16_t>(NodeMessageType::kNumberGiven)) return;
-    if (payload.size() < kNumberlessHead) return;
-    answer = wire::decode<NumberGiven>(payload.subspan(kNumberlessHead));
+    if (payload.size() < kMeshHeadBytes) return;
+    answer = wire::decode<NumberGiven>(payload.subspan(kMeshHeadBytes));
     loop->stop();
   };
   options.events.on_peer = [&](const PeerId&, PeerState state, const Status& why) {
@@ -55,7 +55,7 @@ Result<NumberGiven> ask_once(const transport::FabricAddress& head,
       answer = connected.status();
       return loop->stop();
     }
-    std::string frame(kNumberlessHead, '\0');
+    std::string frame(kMeshHeadBytes, '\0');
     frame += wire::encode(ask);
     (void)fabric->send(*connected, static_cast<uint16_t>(NodeMessageType::kAskNumber),
                        wire::as_bytes(frame));

@@ -16,7 +16,6 @@ namespace {
 // Messages of the mesh itself; those of its user start at 16.
 constexpr uint16_t kResume = 1;   // u64: the last number received; first message of a connection
 constexpr uint16_t kConfirm = 2;  // u64: the same, while messages flow
-constexpr size_t kHeadBytes = 16;
 constexpr uint64_t kConfirmMessages = 64;
 constexpr size_t kCongestedBytes = 4 << 20;
 
@@ -99,7 +98,7 @@ void Mesh::send(uint32_t node, uint16_t type, wire::Bytes payload) {
   SHEAF_CHECK(payload.size() <= kMeshMessageBytesMax);
   Channel& channel = it->second;
   Sent message{++channel.last_number, type, {}};
-  message.frame.reserve(kHeadBytes + payload.size());
+  message.frame.reserve(kMeshHeadBytes + payload.size());
   message.frame += number_bytes(message.number);
   message.frame += number_bytes(0);  // what we have received, filled in when it goes out
   message.frame.append(wire::as_text(payload));
@@ -113,7 +112,7 @@ void Mesh::send(uint32_t node, uint16_t type, wire::Bytes payload) {
 }
 
 void Mesh::answer_newcomer(const PeerId& peer, uint16_t type, wire::Bytes payload) {
-  std::string frame(kHeadBytes, '\0');
+  std::string frame(kMeshHeadBytes, '\0');
   frame.append(wire::as_text(payload));
   (void)fabric_->send(peer, type, wire::as_bytes(frame));
 }
@@ -233,8 +232,8 @@ void Mesh::on_message(const PeerId& from, uint16_t type, wire::Bytes bytes) {
   if (channel == nullptr) {
     // A node that asks for a number has no channel; one that has heard of us first says so, and
     // sends nothing else until we have heard of it.
-    if (from.node == transport::kNoNode && bytes.size() >= kHeadBytes)
-      options_.events.on_message(from, type, bytes.subspan(kHeadBytes));
+    if (from.node == transport::kNoNode && bytes.size() >= kMeshHeadBytes)
+      options_.events.on_message(from, type, bytes.subspan(kMeshHeadBytes));
     else if (type == kResume && bytes.size() >= sizeof(uint64_t))
       std::memcpy(&early_[from], bytes.data(), sizeof(uint64_t));
     return;
@@ -244,7 +243,7 @@ void Mesh::on_message(const PeerId& from, uint16_t type, wire::Bytes bytes) {
   std::memcpy(&number, bytes.data(), sizeof number);
   if (type == kResume) return agree(*channel, number);
   if (type == kConfirm) return drop_confirmed(*channel, number);
-  if (bytes.size() < kHeadBytes || number <= channel->received) return;
+  if (bytes.size() < kMeshHeadBytes || number <= channel->received) return;
   if (number != channel->received + 1) {
     return fabric_->fail(from, Status(StatusCode::kCorrupt, "a message is missing"));
   }
@@ -255,7 +254,7 @@ void Mesh::on_message(const PeerId& from, uint16_t type, wire::Bytes bytes) {
   else
     confirm_later();
   drop_confirmed(*channel, received);
-  options_.events.on_message(from, type, bytes.subspan(kHeadBytes));
+  options_.events.on_message(from, type, bytes.subspan(kMeshHeadBytes));
 }
 
 }  // namespace sheaf::launchers

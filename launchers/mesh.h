@@ -120,6 +120,8 @@ class Mesh {
   EventLoop::TimerId confirm_timer_ = 0;
 };
 
+// In front of every message: its number and what its sender has received; zero outside of channels.
+inline constexpr size_t kMeshHeadBytes = 16;
 inline constexpr size_t kMeshMessageBytesMax = transport::kFabricMessageBytesMax - 64;
 
 }  // namespace sheaf::launchers

@@ -109,15 +109,6 @@ void Relays::resume(uint32_t node) {
   }
 }
 
-std::vector<ProcessId> Relays::remotes_of(ProcessId local) const {
-  std::vector<ProcessId> out;
-  for (auto it = relays_.lower_bound({local, 0}); it != relays_.end() && it->first.first == local;
-       ++it) {
-    if (it->second.remote_alive) out.push_back(it->first.second);
-  }
-  return out;
-}
-
 std::vector<ProcessId> Relays::locals_of(ProcessId remote) const {
   auto it = locals_.find(remote);
   if (it == locals_.end()) return {};

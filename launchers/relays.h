@@ -36,7 +36,6 @@ class Relays {
     bool fresh = false;        // made by this call
   };
   Result<Link> open(Client& local, ProcessId remote);
-  bool is_relay(uint32_t daemon_lane) const { return by_lane_.contains(daemon_lane); }
   // Forwards what waits; true when nothing more can be done now.
   bool drain(uint32_t daemon_lane, size_t budget);
   // All lanes of a process that is dead, whatever room there is.
@@ -46,7 +45,6 @@ class Relays {
   // Room towards this node again.
   void resume(uint32_t node);
 
-  std::vector<ProcessId> remotes_of(ProcessId local) const;
   // Local processes that share a lane with `remote`.
   std::vector<ProcessId> locals_of(ProcessId remote) const;
   std::vector<ProcessId> remotes_on(uint16_t node, uint16_t incarnation) const;
@@ -55,7 +53,6 @@ class Relays {
   void let_go(ProcessId local, ProcessId remote);
   void remote_gone(ProcessId remote);
   void reaped(ProcessId local);
-  size_t lane_count() const { return relays_.size(); }
 
  private:
   using Key = std::pair<ProcessId, ProcessId>;  // local, remote
