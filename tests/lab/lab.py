@@ -31,6 +31,7 @@ PREFIX = "sheaflab"
 STATE = Path("/run") / PREFIX
 NETNS_DIR = Path("/run/netns")
 CLEAN_TMPFS = ("/tmp", "/dev/shm", "/run")
+PROJECT = Path(__file__).resolve().parents[2]
 START_S = 10.0
 
 
@@ -256,12 +257,12 @@ class Lab:
             f"mount -t tmpfs -o mode=1777 {PREFIX} {path}" for path in CLEAN_TMPFS
         )
         script = (
-            f"mount --make-rprivate / && mount -t proc proc /proc && {mounts} && "
+            f"mount --make-rprivate / && mount -t proc proc /proc && {mounts} && {_show_project()}"
             f"mount -t sysfs sysfs /sys && hostname {self.hostname(host)} && "
             f"{self._hosts_file()} echo up && exec sleep infinity"
         )
         inner = ["unshare", "--mount", "--uts", "--pid", "--kill-child", "--fork"]
-        inner += ["sh", "-c", script]
+        inner += ["sh", "-c", f"exec 9<'{PROJECT}'; {script}"]
         process = subprocess.Popen(
             ["nsenter", f"--net={NETNS_DIR / namespace}", "--", *inner],
             stdout=subprocess.PIPE,
@@ -288,6 +289,15 @@ class Lab:
         )
 
 
+def _show_project() -> str:
+    """Shell words that keep a checkout below one of the hosts' own folders in sight of them."""
+    if not any(PROJECT.is_relative_to(folder) for folder in CLEAN_TMPFS):
+        return ""
+    # By its descriptor: the path leads to the host's new, empty folder by now.
+    words = f"mount --no-canonicalize --bind /proc/self/fd/9 '{PROJECT}'"
+    return f"mkdir -p '{PROJECT}' && {words} && exec 9<&- && "
+
+
 class _FirstProcess:
     """A host's process 1, and the unshare() that waits for it."""
 
@@ -307,18 +317,17 @@ def main() -> int:
     parser.add_argument("what", choices=("shell", "run", "sweep"))
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--rate", help="cap of every link, as in 1gbit")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="run: on every host in turn")
+    parser.add_argument("command", nargs="*", help="run: on every host in turn, after `--`")
     options = parser.parse_args()
     if options.what == "sweep":
         print(f"{sweep()} labs removed")
         return 0
-    words = options.command[1:] if options.command[:1] == ["--"] else options.command
     with Lab(options.hosts, options.rate) as lab:
         if options.what == "shell":
             print("hosts:", *(f"{lab.hostname(h)}={lab.address(h)}" for h in range(lab.hosts)))
             return subprocess.run(lab.wrap(0, ["bash"]), check=False).returncode
         codes = [
-            lab.run(host, words or ["hostname"], capture_output=False).returncode
+            lab.run(host, options.command or ["hostname"], capture_output=False).returncode
             for host in range(lab.hosts)
         ]
         return max(codes)
