@@ -318,7 +318,7 @@ def main() -> int:
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--rate", help="cap of every link, as in 1gbit")
     parser.add_argument("command", nargs="*", help="run: on every host in turn, after `--`")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.what == "sweep":
         print(f"{sweep()} labs removed")
         return 0
