@@ -19,8 +19,12 @@ START_S = 30.0
 class Cluster:
     """Started by `with`; ends with it. `folder` is the same on every host."""
 
-    def __init__(self, lab, cpus: int = 2, settings: tuple[str, ...] = ()):
+    def __init__(self, lab, cpus=2, settings: tuple[str, ...] = (), prepare=None, nodes=None):
+        """`prepare(lab, host)` runs before a host's first daemon; `nodes` hosts join, else all."""
         self.lab, self.cpus, self.settings = lab, cpus, settings
+        self.nodes = lab.hosts if nodes is None else nodes
+        for host in range(lab.hosts if prepare else 0):
+            prepare(lab, host)
         self.folder = Path(tempfile.mkdtemp(prefix="sheaf-lab-", dir="/var/tmp"))
         self.daemons: dict[int, subprocess.Popen] = {}
 
@@ -28,7 +32,7 @@ class Cluster:
         try:
             self.head = self.start_node(0, "--head")
             shutil.copy(self._on_host(0, self.head["secret_file"]), self.secret)
-            for host in range(1, self.lab.hosts):
+            for host in range(1, self.nodes):
                 self.join(host)
         except BaseException:
             self.__exit__()
@@ -50,19 +54,18 @@ class Cluster:
     def secret(self) -> str:
         return str(self.folder / "secret")
 
-    def join(self, host: int, *more: str) -> dict:
-        return self.start_node(
-            host, "--address", self.head["address"], "--secret-file", self.secret, *more
-        )
+    def join(self, host: int, *more: str, under: tuple[str, ...] = ()) -> dict:
+        words = ["--address", self.head["address"], "--secret-file", self.secret]
+        return self.start_node(host, *words, *more, under=under)
 
-    def start_node(self, host: int, *words: str) -> dict:
-        """Starts a daemon in the foreground; what it says about itself."""
+    def start_node(self, host: int, *words: str, under: tuple[str, ...] = ()) -> dict:
+        """Starts a daemon in the foreground, `under` another command; what it says of itself."""
         command = [*SHEAF, "start", *words, "--listen", self.lab.address(host), "--block", "--json"]
         command += ["--num-cpus", str(self.cpus)]
         for setting in self.settings:
             command += ["--config", setting]
         process = self.lab.start(
-            host, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            host, [*under, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.daemons[host] = process
         text = ""
@@ -109,7 +112,7 @@ class Cluster:
     def script(self, text: str) -> str:
         """A program's file, with what all of them begin with."""
         path = self.folder / f"program-{time.monotonic_ns()}.py"
-        path.write_text(_PRELUDE.format(hosts=self.lab.hosts) + textwrap.dedent(text))
+        path.write_text(_PRELUDE.format(hosts=self.nodes) + textwrap.dedent(text))
         return str(path)
 
     def run(self, text: str, host: int = 0, timeout: float = 120.0) -> str:

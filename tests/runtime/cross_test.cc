@@ -1,6 +1,4 @@
 // C++ calls Python by name, and (by cross_driver.py) Python calls C++: real workers of both languages in one cluster.
-#include <filesystem>
-
 #include "tests/runtime/cluster_fixture.h"
 
 namespace testlib {
@@ -8,10 +6,8 @@ namespace {
 
 constexpr const char* kModule = "cross_functions";
 
-std::string source_folder() { return std::filesystem::path(__FILE__).parent_path(); }
-
 void find_python_sources() {
-  std::string path = source_folder();
+  std::string path = SHEAF_TEST_SOURCES;
   if (*SHEAF_TEST_PYTHONPATH) path += std::string(":") + SHEAF_TEST_PYTHONPATH;
   setenv("PYTHONPATH", path.c_str(), 1);
   setenv("PYTHONDONTWRITEBYTECODE", "1", 1);
@@ -158,8 +154,8 @@ TEST_F(CrossTest, PythonActorsServeCppCallers) {
 TEST(CrossDriverTest, PythonDriverCallsCpp) {
   use_build_tree();
   find_python_sources();
-  std::string command = std::string(SHEAF_TEST_PYTHON) + " " + source_folder() + "/cross_driver.py " + SHEAF_TEST_LIBRARY;
-  EXPECT_EQ(system(command.c_str()), 0);
+  const char* command = SHEAF_TEST_PYTHON " " SHEAF_TEST_SOURCES "/cross_driver.py " SHEAF_TEST_LIBRARY;
+  EXPECT_EQ(system(command), 0);
 }
 
 }  // namespace
