@@ -162,5 +162,5 @@ def on(host, soft=False):
     return dict(scheduling_strategy=NodeAffinitySchedulingStrategy(node_on(host), soft=soft))
 
 sheaf.init(log_to_driver=False)
-wait_for(lambda: len(alive()) == {hosts} or os.environ.get("FEWER"))
+wait_for(lambda: len(alive()) >= {hosts} or os.environ.get("FEWER"))
 """

@@ -133,14 +133,18 @@ while True:
 AFTERWARDS = """
 from sheaf.util import state
 
-def others():
-    running = [j for j in state.list_jobs() if j["status"] == "RUNNING"]
-    actors = state.list_actors(filters=[("state", "=", "ALIVE")])
-    return len(running) - 1 + len(actors)
+def gone(found):
+    end = time.monotonic() + 30.0
+    while found():
+        assert time.monotonic() < end, found()
+        time.sleep(0.05)
 
-wait_for(lambda: others() == 0)
+mine = sheaf.get_runtime_context().get_job_id()
+gone(lambda: [j for j in state.list_jobs()
+              if j["status"] == "RUNNING" and j["job_id"] != mine])
+gone(lambda: state.list_actors(filters=[("state", "!=", "DEAD")]))
+gone(lambda: state.list_objects())
 wait_for(lambda: sheaf.available_resources()["CPU"] == sheaf.cluster_resources()["CPU"])
-wait_for(lambda: not state.list_objects())
 """
 
 
