@@ -75,8 +75,9 @@ std::optional<Reply> Controller::check_actor(const Request<protocol::ActorCreate
       return answer;
     }
     answer.code = StatusCode::kAlreadyExists;
-    answer.message = fmt::format("an actor named '{}' exists already in namespace '{}'", spec.name,
-                                 spec.name_space);
+    answer.message = fmt::format("The name '{}' is already taken in namespace '{}'. Please use a "
+                                 "different name, or get_actor() for the actor that has it.",
+                                 spec.name, spec.name_space);
     return answer;
   }
   if (actors_.contains(spec.actor)) {   // the same request once more

@@ -133,6 +133,7 @@ _LAZY_MODULES = {
     "_private",
     "as_ray",
     "client_builder",
+    "cluster_utils",
     "job_submission",
     "autoscaler",
     "state",

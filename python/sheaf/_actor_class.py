@@ -193,4 +193,16 @@ def instance_class(user_class: type) -> type:
     members = {
         k: v for k, v in members.items() if k not in _BUILTIN_METHODS or not hasattr(user_class, k)
     }
+    from ._signature import is_async
+
+    if is_async(user_class.__init__):
+        members["__init__"] = _run_constructor
     return type(user_class)(user_class.__name__, (user_class,), members)
+
+
+def _run_constructor(self, *args, **kwargs):
+    # The first thing that the actor's event loop runs, before any call.
+    from . import _worker
+
+    coroutine = self.__sheaf_user_class__.__init__(self, *args, **kwargs)
+    _worker._loop.run_until_complete(coroutine)

@@ -121,6 +121,13 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
         raise ValueError(
             f"kill() only supported for actors. For tasks, try cancel(). Got: {type(actor)}."
         )
+    if actor._hold.generation != state.generation:
+        from .exceptions import ActorHandleNotFoundError
+
+        raise ActorHandleNotFoundError(
+            "ActorHandle objects are not valid across Ray sessions: this one was made before the "
+            "last shutdown()."
+        )
     if state.local_mode:
         from ._local_mode import kill as kill_here
 

@@ -172,9 +172,20 @@ def to_exception(kind: int, message: str, payload: bytes, actor_id: bytes = b"")
             error = unpack_exception(bytes(payload), message)
             if isinstance(error, _x.RayTaskError):
                 return _x.ActorDiedError(error, actor_hex)
-        return _x.ActorDiedError(message or None, actor_hex)
+        return _x.ActorDiedError(_why_actor_died(message), actor_hex)
     make = _BY_KIND.get(kind)
     return make(message, actor_hex) if make else _x.RaySystemError(message)
+
+
+def _why_actor_died(message: str) -> str | None:
+    # The engine says what happened; a program that matches on the text looks for these words.
+    if message.startswith("it was killed by kill()"):
+        return "The actor is dead because it was killed by `ray.kill`, that is, by kill()."
+    if message.startswith("the worker process"):
+        return f"The actor is dead because its worker process has died: {message}"
+    if message.startswith("the node"):
+        return f"The actor died because its node has died. What is known: {message}"
+    return f"The actor died: {message}" if message else None
 
 
 _BY_KIND = {

@@ -117,7 +117,7 @@ def create_actor(user_class: type, spec: dict, args: tuple, kwargs: dict) -> tup
         if name is not None and actor.name == name and actor.death is None:
             if spec["get_if_exists"]:
                 return binary, spec["handle"]
-            raise ActorAlreadyExistsError(f"The name {spec['name']} is taken by another actor.")
+            raise ActorAlreadyExistsError(f"The name '{spec['name']}' is already taken. Please use a different name.")
     actor = _LocalActor(name, spec["handle"])
     binary = os.urandom(16)
     _actors[binary] = actor

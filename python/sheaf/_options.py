@@ -10,24 +10,29 @@ NONE = type(None)
 NUMBER = (int, float, NONE)
 COUNT = (int, NONE)
 TEXT = (str, NONE)
+_LEAST_AMOUNT = 0.0001  # what the engine counts resources in
 
 _NUM_RETURNS_TEXT = (
-    "'num_returns' takes None, a non-negative integer, \"streaming\" (a generator of references) "
-    'or "dynamic"; '
-    'None means 1, and "streaming" for generator functions.'
+    "The keyword 'num_returns' only accepts None, a non-negative integer, 'streaming' (for "
+    "generators), or 'dynamic'; None means 1, and 'streaming' for generator functions."
 )
 
 
 def _non_negative(name, value):
     if value is not None and value < 0:
         raise ValueError(f"The quantity of resource {name} cannot be negative")
+    if value and value < _LEAST_AMOUNT:
+        raise ValueError(
+            f"The precision of the fractional quantity of resource {name} cannot go beyond "
+            f"{_LEAST_AMOUNT}"
+        )
 
 
 def _count_or_forever(name, value):
     if value is not None and value < -1:
         raise ValueError(
-            f"The keyword '{name}' only accepts None, 0, -1 or a positive integer, where -1 means "
-            "without limit."
+            f"The keyword '{name}' only accepts None, 0, -1 or a positive integer, where -1 "
+            "represents infinity."
         )
 
 
@@ -39,8 +44,13 @@ def _at_least_zero(name, value):
 def _num_returns(name, value):
     if value is None or value in ("streaming", "dynamic"):
         return
-    if isinstance(value, str) or not hasattr(value, "__index__"):
-        raise TypeError(f"{_NUM_RETURNS_TEXT} Got {value!r}.")
+    if not isinstance(value, str) and not hasattr(value, "__index__"):
+        raise TypeError(
+            f"The type of keyword 'num_returns' must be {(int, str, NONE)}, but received type "
+            f"{type(value)}. {_NUM_RETURNS_TEXT}"
+        )
+    if isinstance(value, str):
+        raise ValueError(f"{_NUM_RETURNS_TEXT} Got {value!r}.")
     if value < 0:
         raise ValueError(f"{_NUM_RETURNS_TEXT} Got {value!r}.")
 
@@ -259,6 +269,18 @@ def check_actor(options: dict, in_options: bool = False) -> None:
     if options.get("get_if_exists") and not options.get("name"):
         raise ValueError("The actor name must be specified to use `get_if_exists`.")
     _check_placement(options)
+
+
+def check_generator(options: dict, function) -> None:
+    """ValueError when ``options`` ask for a generator of references and ``function`` never yields."""
+    if options.get("num_returns") in ("streaming", "dynamic"):
+        from ._signature import is_generator
+
+        if not is_generator(function):
+            raise ValueError(
+                f"num_returns={options['num_returns']!r} can only be used with generator functions, "
+                f"and {getattr(function, '__qualname__', function)} has no 'yield'."
+            )
 
 
 def check_method(options: dict) -> None:

@@ -61,6 +61,7 @@ def method(*args, **kwargs):
     _options.check_method(kwargs)
 
     def annotate(function):
+        _options.check_generator(kwargs, function)
         function.__sheaf_method__ = {**getattr(function, "__sheaf_method__", {}), **kwargs}
         if "num_returns" in kwargs:
             function.__ray_num_returns__ = kwargs["num_returns"]
@@ -288,10 +289,9 @@ class ActorClass:
             parents = [base for base in bases or () if isinstance(base, ActorClass)]
             parent = parents[0].__name__ if parents else "an actor class"
             raise ActorClassInheritanceException(
-                f"Attempted to define subclass '{name}' of actor class '{parent}'. Inheriting from "
-                "actor classes is "
-                "not supported: derive from the plain class and make the derived class an actor "
-                "class."
+                f"'{name}' cannot be a subclass of the actor class '{parent}'. Inheriting from actor "
+                "classes is not currently supported. Derive from the plain class and make the "
+                "derived class an actor class."
             )
         raise TypeError("Actor classes are made by the remote() decorator.")
 
@@ -403,7 +403,7 @@ def create(actor_class: ActorClass, options: dict, args: tuple, kwargs: dict) ->
     description = describe(user_class)
     if description.init_check is not None:
         description.init_check[2](args, kwargs)
-    name_space = options.get("namespace") or state.namespace
+    name_space = _checked_name_space(options)
     if options.get("get_if_exists"):
         existing = lookup(options["name"], name_space)
         if existing is not None:
@@ -422,6 +422,17 @@ def create(actor_class: ActorClass, options: dict, args: tuple, kwargs: dict) ->
         return found
     hold = _Hold(bytes(actor_id), ClassDescription.from_blob(blob), blob, retain=False)
     return ActorHandle(hold)
+
+
+def _checked_name_space(options: dict) -> str:
+    if options.get("name") == "":
+        raise ValueError("Actor name cannot be an empty string: leave it out, or give one.")
+    if options.get("namespace") is None:
+        return state.namespace
+    from ._cluster import check_namespace
+
+    check_namespace(options["namespace"])
+    return options["namespace"]
 
 
 def lookup(name: str, name_space: str) -> ActorHandle | None:
@@ -466,7 +477,7 @@ def actor_spec(options: dict, description: ClassDescription, name_space: str) ->
         "get_if_exists": bool(options.get("get_if_exists")),
         "placement": {
             "resources": resources,
-            "strategy": _captured_strategy(options) or strategy_dict(options, resources),
+            "strategy": _captured_strategy(options) or strategy_dict(options, resources, description.class_name),
             "runtime_env": prepare_json(options.get("runtime_env")),
             "language": "python",
         },
@@ -532,7 +543,7 @@ def exit_actor() -> None:
     task = _core.current_task() if state.mode == "worker" else None
     if not task or not any(task.get("actor_id") or b""):
         raise TypeError(
-            "exit_actor was called outside of an actor: call it in a method of an actor."
+            "exit_actor API is called on a non-actor worker: call it in a method of an actor."
         )
     _core.actor_exit("exit_actor() was called.")
     if _in_coroutine():

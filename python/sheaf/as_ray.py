@@ -17,16 +17,26 @@ import sys
 
 ENVIRONMENT = "SHEAF_AS_RAY"
 
-# Places that moved
+# Places that moved; what lies below them has moved along
 _ALIASES = {
     "ray.cloudpickle": "cloudpickle",
     "ray._raylet": "sheaf._private.raylet",
     "ray.worker": "sheaf._private.worker",
+    "ray.dag.dag_node": "sheaf.dag.nodes",
+    "ray.dag.function_node": "sheaf.dag.nodes",
+    "ray.dag.class_node": "sheaf.dag.nodes",
+    "ray.dag.compiled_dag_node": "sheaf.dag.compiled",
+    "ray.dag.context": "sheaf.dag.compiled",
+    "ray.experimental.state": "sheaf.util.state",
+    "ray.util.joblib.ray_backend": "sheaf.util.joblib.backend",
 }
 
 
 def _target(name: str) -> str:
-    return _ALIASES.get(name) or "sheaf" + name[len("ray") :]
+    for old, new in _ALIASES.items():
+        if name == old or name.startswith(old + "."):
+            return new + name[len(old) :]
+    return "sheaf" + name[len("ray") :]
 
 
 class _Loader(importlib.abc.Loader):

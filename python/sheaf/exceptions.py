@@ -239,7 +239,10 @@ class ActorDiedError(RayActorError):
 
     def __init__(self, cause=None, actor_id: str | None = None):
         if isinstance(cause, RayTaskError):
-            text = "The actor died because its constructor raised an exception:\n" + str(cause)
+            text = (
+                "The actor died because of an error raised in its creation task, by its "
+                f"constructor:\n{cause}"
+            )
             super().__init__(
                 actor_id or _hex_or_none(cause._actor_id), text, actor_init_failed=True
             )

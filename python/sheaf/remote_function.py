@@ -24,6 +24,7 @@ class RemoteFunction:
 
     def __init__(self, function, options: dict):
         _options.check_task(options)
+        _options.check_generator(options, function)
         self._function = function
         self._options = options
         self._function_name = (
@@ -103,6 +104,7 @@ class RemoteFunction:
             ref = f.options(num_cpus=2, name="heavy").remote(1)
         """
         _options.check_task(changes, in_options=True)
+        _options.check_generator(changes, self._function)
         other = RemoteFunction.__new__(RemoteFunction)
         other.__dict__.update(
             _function=self._function,
@@ -229,7 +231,7 @@ def engine_options(options: dict, name: str, is_generator: bool, check) -> dict:
         max_calls = 1  # libraries keep device memory for as long as their process lives
     return {
         "resources": resources,
-        "strategy": strategy_dict(options, resources),
+        "strategy": strategy_dict(options, resources, name),
         "runtime_env": prepare_json(options.get("runtime_env")),
         "language": "python",
         "num_returns": num_returns,

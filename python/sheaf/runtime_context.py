@@ -24,26 +24,28 @@ class RuntimeContext:
 
     def get(self) -> dict:
         """Job, node, namespace and, where there are any, task and actor, as ID objects."""
-        context = {"job_id": self.job_id, "node_id": self.node_id, "namespace": self.namespace}
+        context = {"job_id": _job(), "node_id": _node(), "namespace": self.namespace}
         if self.get_task_id():
-            context["task_id"] = self.task_id
+            context["task_id"] = TaskID.from_hex(self.get_task_id())
         if self.get_actor_id():
-            context["actor_id"] = self.actor_id
+            context["actor_id"] = ActorID.from_hex(self.get_actor_id())
         return context
 
     @property
     def job_id(self) -> JobID:
-        """The job as an ID object."""
-        return JobID.from_int(_number(state.job_id))
+        """The job as an ID object. Deprecated."""
+        _say_deprecated("get_job_id")
+        return _job()
 
     def get_job_id(self) -> str:
         """The job, hexadecimal."""
-        return self.job_id.hex()
+        return _job().hex()
 
     @property
     def node_id(self) -> NodeID:
-        """The node as an ID object."""
-        return NodeID(binary_of(state.session["node_id"]))
+        """The node as an ID object. Deprecated."""
+        _say_deprecated("get_node_id")
+        return _node()
 
     def get_node_id(self) -> str:
         """The node, hexadecimal."""
@@ -60,7 +62,8 @@ class RuntimeContext:
 
     @property
     def task_id(self) -> TaskID:
-        """The running task as an ID object, nil in a driver."""
+        """The running task as an ID object, nil in a driver. Deprecated."""
+        _say_deprecated("get_task_id")
         text = self.get_task_id()
         return TaskID.from_hex(text) if text else TaskID.nil()
 
@@ -81,7 +84,8 @@ class RuntimeContext:
 
     @property
     def actor_id(self) -> ActorID:
-        """The actor as an ID object, nil outside of actors."""
+        """The actor as an ID object, nil outside of actors. Deprecated."""
+        _say_deprecated("get_actor_id")
         text = self.get_actor_id()
         return ActorID.from_hex(text) if text else ActorID.nil()
 
@@ -116,7 +120,16 @@ class RuntimeContext:
         return bool((_task() or {}).get("actor_incarnation", 0))
 
     def is_canceled(self) -> bool:
-        """Whether the running task has been asked to stop (`sheaf.cancel`)."""
+        """Whether the running task has been asked to stop (`sheaf.cancel`). RuntimeError in async
+        actors, whose calls are told by asyncio.CancelledError.
+        """
+        from . import _worker
+
+        if _worker._loop is not None:
+            raise RuntimeError(
+                "This method is not supported in an async actor. A cancelled call gets "
+                "asyncio.CancelledError there."
+            )
         return bool((_task() or {}).get("cancelled", False))
 
     def get_placement_group_id(self) -> str | None:
@@ -129,9 +142,10 @@ class RuntimeContext:
 
     @property
     def current_placement_group_id(self):
-        """The placement group as an ID object, or None."""
+        """The placement group as an ID object, or None. Deprecated."""
         from .ids import PlacementGroupID
 
+        _say_deprecated("get_placement_group_id")
         text = self.get_placement_group_id()
         return PlacementGroupID.from_hex(text) if text else None
 
@@ -217,5 +231,19 @@ def _only_in_worker() -> None:
     )
 
 
-def _number(job) -> int:
-    return job if isinstance(job, int) else int.from_bytes(binary_of(job), "big")
+def _job() -> JobID:
+    job = state.job_id
+    number = job if isinstance(job, int) else int.from_bytes(binary_of(job), "big")
+    return JobID.from_int(number)
+
+
+def _node() -> NodeID:
+    return NodeID(binary_of(state.session["node_id"]))
+
+
+def _say_deprecated(instead: str) -> None:
+    import warnings
+
+    from .util.annotations import RayDeprecationWarning
+
+    warnings.warn(f"Use {instead}() instead.", RayDeprecationWarning, stacklevel=3)

@@ -523,7 +523,7 @@ def test_terminating_gracefully():
 
 
 def test_exit_actor_elsewhere():
-    with pytest.raises(TypeError, match="outside of an actor"):
+    with pytest.raises(TypeError, match="called on a non-actor"):
         sheaf.actor.exit_actor()
 
 

@@ -47,7 +47,7 @@ BAD_FOR_BOTH = [
 ]
 BAD_FOR_TASKS = [
     ({"num_returns": -1}, ValueError, "num_returns"),
-    ({"num_returns": "many"}, TypeError, "num_returns"),
+    ({"num_returns": "many"}, ValueError, "num_returns"),
     ({"max_retries": -2}, ValueError, "max_retries"),
     ({"max_retries": "a"}, TypeError, "max_retries"),
     ({"retry_exceptions": 3}, TypeError, "retry_exceptions"),
@@ -106,7 +106,6 @@ def test_some_options_belong_to_the_decorator_only():
         {"resources": {"a": 0.1}},
         {"num_returns": None},
         {"num_returns": 0},
-        {"num_returns": "streaming"},
         {"max_retries": -1},
         {"retry_exceptions": [ValueError, KeyError]},
         {"retry_exceptions": True},
@@ -121,6 +120,23 @@ def test_some_options_belong_to_the_decorator_only():
 def test_right_options_are_taken(options):
     sheaf.remote(**options)(function)
     sheaf.remote(function).options(**options)
+
+
+@pytest.mark.parametrize("num_returns", ["streaming", "dynamic"])
+def test_only_generator_functions_give_generators(num_returns):
+    def items():
+        yield 1
+
+    sheaf.remote(num_returns=num_returns)(items)
+    sheaf.remote(items).options(num_returns=num_returns)
+    sheaf.method(num_returns=num_returns)(items)
+    for wrong in (
+        lambda: sheaf.remote(num_returns=num_returns)(function),
+        lambda: sheaf.remote(function).options(num_returns=num_returns),
+        lambda: sheaf.method(num_returns=num_returns)(function),
+    ):
+        with pytest.raises(ValueError, match="can only be used with generator"):
+            wrong()
 
 
 def test_the_decorator_itself():

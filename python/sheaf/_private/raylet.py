@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from .._core import ObjectRef, ObjectRefGenerator  # noqa: F401  importable from here
 
+from .._generators import DynamicObjectRefGenerator  # noqa: F401  importable from here
 from ..ids import (  # noqa: F401
     ActorID,
     BaseID,

@@ -19,7 +19,9 @@ class DAGNode:
         self._bound_options = dict(options or {})
         self._stable_uuid = uuid.uuid4().hex
         if self._graph_inputs() > 1:
-            raise AssertionError("A graph has one InputNode; this one was bound with several.")
+            raise AssertionError(
+                "Each DAG should only have one unique InputNode; this one was bound with several."
+            )
 
     def execute(self, *args, **kwargs):
         """Makes all calls that this node needs; gives what its own call gives.
@@ -66,8 +68,8 @@ class DAGNode:
     def __getattr__(self, name):
         if name == "remote":
             raise AttributeError(
-                f"A {type(self).__name__} is part of a graph: bind() it further and execute() the "
-                "result, instead of calling .remote()."
+                f".remote() cannot be used on a {type(self).__name__}, which is part of a graph: "
+                "bind() it further and execute() the result."
             )
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
@@ -165,8 +167,9 @@ class ClassNode(DAGNode):
         super().__init__(args, kwargs, actor_class._options)
         if self._inputs:
             raise ValueError(
-                "The input of a graph is known when it is executed; a ClassNode's constructor "
-                "cannot be bound with an InputNode."
+                "An InputNode stands for what execute() will be given, and so cannot be an "
+                "argument in a ClassNode constructor: it is not known at class construction or "
+                "binding time."
             )
         self._actor_class = actor_class
         self._last_call = None
@@ -175,11 +178,13 @@ class ClassNode(DAGNode):
         return self._actor_class.remote(*args, **kwargs)
 
     def __getattr__(self, name):
-        if name.startswith("_") or name == "remote" or "_actor_class" not in self.__dict__:
+        if name.startswith("_") or "_actor_class" not in self.__dict__:
             return super().__getattr__(name)
         actor_class = getattr(self._actor_class, "_actor_class", self._actor_class)
+        if name == "bind":
+            raise AttributeError(f".bind() cannot be used again on {self}: bind its methods.")
         if not hasattr(actor_class.__dict__["__ray_actor_class__"], name):
-            raise AttributeError(f"The actor class of this node has no method '{name}'")
+            raise AttributeError(f"'{actor_class.__name__}' has no attribute '{name}'")
         return _UnboundMethod(self, name, {})
 
     def __str__(self):
@@ -208,7 +213,8 @@ class _UnboundMethod:
     def __getattr__(self, name):
         if name == "remote":
             raise AttributeError(
-                "A method of a ClassNode is part of a graph: use .bind() instead of .remote()."
+                ".remote() cannot be used on ClassMethodNodes, which are part of a graph: use "
+                ".bind() instead."
             )
         raise AttributeError(name)
 
@@ -277,7 +283,7 @@ class InputNode(DAGNode):
 
     def __init__(self, *args, input_type=None, **kwargs):
         if args or kwargs:
-            raise ValueError("An InputNode takes no arguments: execute() gives them.")
+            raise ValueError("InputNode should not take any args or kwargs: execute() gives them.")
         self._entered = False
         self._parts = {}
         super().__init__()
@@ -302,7 +308,8 @@ class InputNode(DAGNode):
     def __getitem__(self, key):
         if not isinstance(key, (int, str)):
             raise AssertionError(
-                "The input of a graph is accessed by an int or a str at its first level."
+                "Please only use int index or str as first-level key to access the input of a "
+                "graph."
             )
         return self._part(key, is_attribute=False)
 
@@ -315,8 +322,8 @@ class InputNode(DAGNode):
     def _run(self, args, kwargs, values, given):
         if not self._entered:
             raise AssertionError(
-                "An InputNode is made in a with block, around the calls that are bound with it: "
-                "with InputNode() as inp: ..."
+                "InputNode is a singleton instance that should be only used in context manager: "
+                "with InputNode() as inp, around the calls that are bound with it."
             )
         positional, named = given
         if len(positional) == 1 and not named:

@@ -29,6 +29,7 @@ _HOMES = {
 }
 _MODULES = {
     "accelerators",
+    "actor_group",
     "actor_pool",
     "annotations",
     "check_serialize",

@@ -153,12 +153,17 @@ def check_bundles(bundles) -> list[dict[str, float]]:
     if not isinstance(bundles, list):
         raise ValueError(f"Placement group bundles must be a list, got {type(bundles)}.")
     if not bundles:
-        raise ValueError("Placement group bundles must contain at least one bundle.")
+        raise ValueError("Placement group bundles must be a non-empty list.")
     for bundle in bundles:
         if not isinstance(bundle, dict):
             raise ValueError(
                 f"Bundles must be a list of resource dictionaries, e.g. [{{'CPU': 1.0}}]. Got "
                 f"{bundle!r}."
+            )
+        if not all(_is_amount(*item) for item in bundle.items()):
+            raise ValueError(
+                "Bundles must be a list of resource dictionaries that map a resource's name to a "
+                f"number. Got {bundle!r}."
             )
         if not bundle or all(amount == 0 for amount in bundle.values()):
             raise ValueError(
@@ -166,14 +171,6 @@ def check_bundles(bundles) -> list[dict[str, float]]:
                 f"{bundles}"
             )
         for key, amount in bundle.items():
-            if (
-                not isinstance(key, str)
-                or isinstance(amount, bool)
-                or not isinstance(amount, (int, float))
-            ):
-                raise TypeError(
-                    f"Bundles map a resource's name to a number, got {key!r}: {amount!r}"
-                )
             if amount < 0:
                 raise ValueError(
                     f"The quantity of resource {key} in a bundle cannot be negative: {amount}"
@@ -181,17 +178,32 @@ def check_bundles(bundles) -> list[dict[str, float]]:
     return [{key: float(amount) for key, amount in bundle.items() if amount} for bundle in bundles]
 
 
+def _is_amount(name, amount) -> bool:
+    is_number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
+    return isinstance(name, str) and is_number
+
+
 def _check_bundle_labels(selectors, count: int) -> list[dict]:
     if not selectors:
         return []
     from .._labels import check_label_selector
 
-    if not isinstance(selectors, list) or not all(isinstance(item, dict) for item in selectors):
-        raise TypeError("bundle_label_selector must be a list of dicts")
+    if not isinstance(selectors, list):
+        raise ValueError(f"bundle_label_selector must be a list, got {type(selectors)}.")
+    for item in selectors:
+        if not isinstance(item, dict) or not all(
+            isinstance(text, str) for pair in item.items() for text in pair
+        ):
+            raise ValueError(
+                f"bundle_label_selector must be a list of string dictionary, got {item!r}."
+            )
     if len(selectors) != count:
         raise ValueError(f"bundle_label_selector has {len(selectors)} entries for {count} bundles")
     for selector in selectors:
-        check_label_selector(selector, "bundle_label_selector")
+        try:
+            check_label_selector(selector, "bundle_label_selector")
+        except ValueError as error:
+            raise ValueError(f"Invalid label selector provided in {error}") from None
     return selectors
 
 

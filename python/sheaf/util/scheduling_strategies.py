@@ -68,11 +68,15 @@ class NodeAffinitySchedulingStrategy:
 
 def _check_label_values(values, what):
     if not values:
-        raise ValueError(f"{what}() takes at least one value")
-    for value in values:
+        raise ValueError(
+            f"The variadic parameter of the {what} operator must be a non-empty tuple: it takes at "
+            "least one value."
+        )
+    for place, value in enumerate(values):
         if not isinstance(value, str):
             raise ValueError(
-                f"{what}() takes strings, got {value!r} of type {type(value).__name__}"
+                f"Type of value in position {place} for the {what} operator must be str, not "
+                f"{type(value).__name__}: {value!r}"
             )
 
 
@@ -113,7 +117,8 @@ class NodeLabelSchedulingStrategy:
         self.soft = _conditions(soft, "soft")
         if not self.hard and not self.soft:
             raise ValueError(
-                "`hard` and `soft` of NodeLabelSchedulingStrategy cannot both be empty."
+                "The `hard` and `soft` parameter of NodeLabelSchedulingStrategy cannot both be "
+                "empty."
             )
 
 
@@ -121,11 +126,15 @@ def _conditions(labels, what) -> dict[str, str]:
     if labels is None:
         return {}
     if not isinstance(labels, dict):
-        raise ValueError(f"`{what}` must be a dict, but got {type(labels).__name__}")
+        raise ValueError(
+            f"The {what} parameter must be a map (a dict), but is a {type(labels).__name__}."
+        )
     result = {}
     for key, condition in labels.items():
         if not isinstance(key, str):
-            raise ValueError(f"A label's name in `{what}` must be a str, but got {key!r}")
+            raise ValueError(
+                f"The map key of the {what} parameter must be of type str, but got {key!r}"
+            )
         if isinstance(condition, In):
             result[key] = f"in({','.join(condition.values)})"
         elif isinstance(condition, NotIn):
@@ -136,9 +145,8 @@ def _conditions(labels, what) -> dict[str, str]:
             result[key] = "!exists()"
         else:
             raise ValueError(
-                f"The condition on label {key!r} in `{what}` must be In, NotIn, Exists or "
-                "DoesNotExist, "
-                f"but got {type(condition).__name__}"
+                f"The condition on label {key!r} in `{what}` must be one of the `In`, `NotIn`, "
+                f"`Exists` or `DoesNotExist` operators, but is a {type(condition).__name__}."
             )
     return result
 
@@ -150,11 +158,11 @@ STRATEGY_TYPES = (
 )
 
 
-def strategy_dict(options: dict, resources: dict | None = None) -> dict:
+def strategy_dict(options: dict, resources: dict | None = None, what: str = "this") -> dict:
     """The engine's form of the placement that ``options`` ask for.
 
-    ``resources``: what the task or actor needs; ValueError when no bundle of its placement group
-    could ever hold that.
+    ``resources``: what the task or actor ``what`` needs; ValueError when no bundle of its placement
+    group could ever hold that.
     """
     strategy = options.get("scheduling_strategy")
     group = options.get("placement_group", "default")
@@ -172,7 +180,9 @@ def strategy_dict(options: dict, resources: dict | None = None) -> dict:
     elif isinstance(strategy, NodeLabelSchedulingStrategy):
         result.update(kind=_NODE_LABEL, hard_labels=strategy.hard, soft_labels=strategy.soft)
     elif isinstance(strategy, PlacementGroupSchedulingStrategy):
-        result.update(_group_strategy(strategy, resources or {}))
+        result.update(_group_strategy(strategy, resources or {}, what))
+    elif options.get("placement_group_bundle_index", -1) != -1:
+        raise ValueError("The bundle index must be -1 where no placement group is given.")
     selector = _chosen_selector(options)
     if selector:
         result["hard_labels"] = {**result.get("hard_labels", {}), **selector}
@@ -197,7 +207,9 @@ def _chosen_selector(options: dict) -> dict | None:
     return next((each for each in wanted if any(matches(each, have) for have in labels)), selector)
 
 
-def _group_strategy(strategy: PlacementGroupSchedulingStrategy, resources: dict) -> dict:
+def _group_strategy(
+    strategy: PlacementGroupSchedulingStrategy, resources: dict, what: str
+) -> dict:
     group = strategy.placement_group
     if group is None:
         return {"kind": _DEFAULT}
@@ -213,7 +225,8 @@ def _group_strategy(strategy: PlacementGroupSchedulingStrategy, resources: dict)
             f"placement group bundle index {index} is invalid: the group has {group.bundle_count} "
             "bundles; -1 means any."
         )
-    _check_fits(group.bundle_specs if index == -1 else [group.bundle_specs[index]], resources)
+    bundles = group.bundle_specs if index == -1 else [group.bundle_specs[index]]
+    _check_fits(bundles, resources, what)
     return {
         "kind": _PLACEMENT_GROUP,
         "group": group.id.binary(),
@@ -222,13 +235,13 @@ def _group_strategy(strategy: PlacementGroupSchedulingStrategy, resources: dict)
     }
 
 
-def _check_fits(bundles: list[dict], resources: dict) -> None:
+def _check_fits(bundles: list[dict], resources: dict, what: str) -> None:
     # What a node adds by itself (accelerator types) is in no bundle.
     needed = {name: amount for name, amount in resources.items() if ":" not in name}
     for bundle in bundles:
         if all(bundle.get(name, 0) >= amount for name, amount in needed.items()):
             return
     raise ValueError(
-        f"Cannot schedule with the placement group: the request {needed} cannot fit into any bundle "
-        f"of {bundles}."
+        f"Cannot schedule {what} with the placement group because the resource request {needed} "
+        f"cannot fit into any bundle of it, {bundles}."
     )

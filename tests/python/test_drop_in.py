@@ -1,0 +1,220 @@
+"""What programs written for Ray rely on beyond the calls themselves: module names that they import,
+words of error messages that they match, clusters that they put together.
+"""
+
+import importlib
+import sys
+
+import numpy
+import pytest
+
+import sheaf
+from sheaf import exceptions
+from sheaf.cluster_utils import Cluster
+from sheaf.util.scheduling_strategies import (
+    In,
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+    NotIn,
+)
+
+MODULES = """
+ray._private.internal_api:free ray._private.services:get_node_ip_address ray._raylet:ObjectRef
+ray._raylet:DynamicObjectRefGenerator ray.autoscaler.sdk:request_resources ray.cloudpickle:dumps
+ray.cluster_utils:Cluster ray.dag.class_node:ClassNode ray.dag.dag_node:DAGNode
+ray.dag.function_node:FunctionNode ray.experimental.state.api:list_actors
+ray.experimental.tqdm_ray:tqdm ray.job_config:JobConfig ray.util.actor_group:ActorGroup
+ray.util.annotations:PublicAPI ray.util.joblib.ray_backend:SheafBackend
+ray.util.state.common:StateResource ray.util.state.exception:RayStateApiException
+"""
+
+
+@pytest.fixture
+def as_ray():
+    import sheaf.as_ray
+
+    sheaf.as_ray.install()
+    yield
+    sheaf.as_ray.uninstall()
+
+
+def test_modules_that_programs_import(as_ray):
+    for text in MODULES.split():
+        module, name = text.split(":")
+        assert getattr(importlib.import_module(module), name) is not None, text
+    from ray.dag.dag_node import DAGNode
+
+    assert DAGNode is sheaf.dag.DAGNode and sys.modules["ray.dag.dag_node"] is sheaf.dag.nodes
+
+
+@sheaf.remote
+class Member:
+    def __init__(self, fails=False):
+        if fails:
+            raise KeyError("k")
+
+    def pid(self):
+        import os
+
+        return os.getpid()
+
+    async def asks(self):
+        return sheaf.get_runtime_context().is_canceled()
+
+
+class Plain:
+    def __init__(self, start):
+        self.n = start
+
+    def add(self, k):
+        self.n += k
+        return self.n
+
+    def get_actor_metadata(self):
+        return "about me"
+
+
+@sheaf.remote
+class Prepared:
+    async def __init__(self, start):
+        self.order = [start]
+        self.order.append(await sheaf.put(start + 1))
+
+    def seen(self):
+        return self.order
+
+
+def test_a_constructor_may_be_async(cluster):
+    assert sheaf.get(Prepared.remote(1).seen.remote()) == [1, 2]
+
+
+def test_words_of_errors_about_actors(cluster):
+    named = Member.options(name="one").remote()
+    with pytest.raises(ValueError, match="The name .* is already taken.*use a different name"):
+        Member.options(name="one").remote()
+    with pytest.raises(ValueError, match="cannot be an empty string"):
+        Member.options(name="").remote()
+    with pytest.raises(ValueError, match="namespace"):
+        Member.options(name="x", namespace="").remote()
+    sheaf.kill(named)
+    with pytest.raises(exceptions.RayActorError, match="it was killed by `ray.kill"):
+        sheaf.get(named.pid.remote())
+    with pytest.raises(exceptions.ActorDiedError, match="an error raised in its creation task"):
+        sheaf.get(Member.remote(True).pid.remote())
+    other = Member.remote()
+    with pytest.raises(RuntimeError, match="not supported in an async actor"):
+        sheaf.get(other.asks.remote())
+    pid = sheaf.get(other.pid.remote())
+    import os
+
+    os.kill(pid, 9)
+    with pytest.raises(exceptions.RayActorError, match="because its worker process has died"):
+        sheaf.get(other.pid.remote())
+    with pytest.raises(TypeError, match="Inheriting from actor classes"):
+
+        class Child(Member):
+            pass
+
+
+def test_words_of_errors_about_placement():
+    for bundles, words in (
+        ([], "non-empty list"),
+        ("no", "must be a list"),
+        ([{8: 7}], "resource dictionaries"),
+        ([{"CPU": "6"}], "resource dictionaries"),
+        ([{"CPU": 0}], "only 0 values"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            sheaf.util.placement_group(bundles)
+    for selectors, words in (
+        ("no", "must be a list"),
+        ([{"a": 1}], "list of string dictionary"),
+        ([{"bad key!": "v"}], "Invalid label selector"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            sheaf.util.placement_group([{"CPU": 1}], bundle_label_selector=selectors)
+    for operator in (In, NotIn):
+        with pytest.raises(ValueError, match=f"position 0 for the {operator.__name__} operator"):
+            operator(1)
+        with pytest.raises(ValueError, match="must be a non-empty tuple"):
+            operator()
+    for hard, words in (([1], "must be a map"), ({1: In("a")}, "of type str"), ({"a": "b"}, "In")):
+        with pytest.raises(ValueError, match=words):
+            NodeLabelSchedulingStrategy(hard)
+
+
+def test_properties_of_the_context_say_what_to_use_instead(cluster):
+    context = sheaf.get_runtime_context()
+    for name in ("node_id", "job_id"):
+        with pytest.warns(DeprecationWarning, match=f"Use get_{name}"):
+            assert getattr(context, name).hex() == getattr(context, f"get_{name}")()
+
+
+def test_a_handle_of_an_earlier_session_is_refused(fresh):
+    fresh(num_cpus=1)
+    actor = Member.remote()
+    sheaf.shutdown()
+    sheaf.init(num_cpus=1)
+    with pytest.raises(exceptions.ActorHandleNotFoundError, match="not valid across"):
+        sheaf.kill(actor)
+
+
+def test_freed_by_hand(cluster):
+    from sheaf._private.internal_api import free, memory_summary
+
+    ref = sheaf.put(numpy.zeros(1 << 20))
+    assert ref.hex() in memory_summary()
+    free([ref])
+    with pytest.raises(exceptions.ObjectFreedError):
+        sheaf.get(ref, timeout=20)
+    with pytest.raises(TypeError):
+        free("x")
+
+
+def test_actor_group(cluster):
+    with pytest.warns(DeprecationWarning):
+        group = sheaf.util.actor_group.ActorGroup(Plain, 2, num_cpus_per_actor=0, init_args=(5,))
+    assert len(group) == 2 and group.actor_metadata == ["about me"] * 2
+    assert sheaf.get(group.add.remote(1)) == [6, 6]
+    assert sheaf.get(group[1].actor.add.remote(1)) == 7
+    with pytest.raises(TypeError):
+        group.add(1)
+    with pytest.raises(AttributeError):
+        group.nothing
+    group.add_actors(1)
+    group.remove_actors([0])
+    assert sheaf.get(group.add.remote(0)) == [7, 5]
+    group.shutdown()
+    with pytest.raises(RuntimeError):
+        group.add.remote(1)
+
+
+def test_a_bar_is_lines(capsys):
+    from sheaf.experimental.tqdm_ray import tqdm
+
+    assert list(tqdm([1, 2], desc="bar", flush_interval_s=0)) == [1, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("bar:  50%|") and " 2/2 " in lines[-1]
+
+
+def test_a_cluster_put_together_by_a_program(no_cluster):
+    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1, resources={"licence": 1}, labels={"zone": "b"})
+        assert sheaf.cluster_resources()["licence"] == 1 and len(cluster.list_all_nodes()) == 2
+
+        @sheaf.remote
+        def where():
+            return sheaf.get_runtime_context().get_node_id()
+
+        there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        assert sheaf.get(where.options(scheduling_strategy=there).remote()) == node.node_id
+        cluster.remove_node(node, allow_graceful=False)
+        assert [row["NodeID"] for row in sheaf.nodes() if row["Alive"]] == [
+            cluster.head_node.node_id
+        ]
+        assert cluster.remaining_processes_alive()
+    finally:
+        sheaf.shutdown()
+        cluster.shutdown()
+    assert cluster.address is None
