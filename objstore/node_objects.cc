@@ -4,9 +4,12 @@
 #include <utility>
 
 namespace sheaf::objstore {
+
+SHEAF_DEFINE_VARIANT(ObjectMessage)
+
 namespace {
 
-constexpr std::array<std::string_view, std::variant_size_v<ObjectMessage>> kNames{
+constexpr std::array<std::string_view, std::variant_size_v<ObjectMessage::variant>> kNames{
     "Register", "Registered", "Drop",     "HandOff",  "HandOffDone", "Sealed", "Published", "Want",
     "Here",     "NotHere",    "CopyMade", "CopyGone", "Release",     "Keep",   "MakeCopy",  "Free"};
 
@@ -37,7 +40,7 @@ Result<ObjectMessage> decode_object_message(wire::Bytes bytes) {
       bool read = false;
       ((I == index && (read = read_alternative<I>(reader, message))), ...);
       return read;
-    }(std::make_index_sequence<std::variant_size_v<ObjectMessage>>());
+    }(std::make_index_sequence<std::variant_size_v<ObjectMessage::variant>>());
   }
   if (!good) return Status(StatusCode::kCorrupt, "not a message between stores");
   return message;

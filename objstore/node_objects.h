@@ -8,11 +8,11 @@
 
 #include <cstdint>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "core/ids.h"
 #include "core/status.h"
+#include "core/variant.h"
 #include "core/wire.h"
 #include "objstore/locator.h"
 
@@ -143,9 +143,11 @@ struct Free {
 
 #undef SHEAF_FIELDS
 
-using ObjectMessage =
-    std::variant<Register, Registered, Drop, HandOff, HandOffDone, Sealed, Published, Want, Here,
-                 NotHere, CopyMade, CopyGone, Release, Keep, MakeCopy, Free>;
+struct ObjectMessage
+    : std::variant<Register, Registered, Drop, HandOff, HandOffDone, Sealed, Published, Want, Here,
+                   NotHere, CopyMade, CopyGone, Release, Keep, MakeCopy, Free> {
+  SHEAF_VARIANT(ObjectMessage)
+};
 
 std::string encode(const ObjectMessage& message);
 // kCorrupt for anything that is not a whole message.

@@ -6,6 +6,8 @@
 
 namespace sheaf::objstore {
 
+SHEAF_DEFINE_VARIANT(Action)
+
 ObjectTable::ObjectTable(const ObjectTable& other)
     : encode_error_(other.encode_error_), self_(other.self_), frozen_(other.frozen_),
       adopted_(other.adopted_), entries_(other.entries_), processes_(other.processes_),

@@ -19,10 +19,10 @@
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "core/ids.h"
+#include "core/variant.h"
 #include "objstore/locator.h"
 #include "objstore/node_objects.h"
 
@@ -94,10 +94,13 @@ struct PeerAwaited { ProcessId daemon; };
 // What became of an action that digest() has seen.
 struct Digested {};
 
-using Action =
-    std::variant<NotifyReady, FreeExtent, StartSpill, TryEvict, StartRestore, DeleteSpill,
-                 HeldAbroad, DroppedAbroad, FetchValue, SealedAbroad, ValueGone, CopyDropped,
-                 Tell, StartPull, RetryLater, BarrierReached, ForwardReady, PeerAwaited, Digested>;
+struct Action
+    : std::variant<NotifyReady, FreeExtent, StartSpill, TryEvict, StartRestore, DeleteSpill,
+                   HeldAbroad, DroppedAbroad, FetchValue, SealedAbroad, ValueGone, CopyDropped,
+                   Tell, StartPull, RetryLater, BarrierReached, ForwardReady, PeerAwaited,
+                   Digested> {
+  SHEAF_VARIANT(Action)
+};
 using Actions = std::vector<Action>;
 
 class ObjectTable {

@@ -9,6 +9,9 @@
 
 namespace sheaf::scheduler {
 
+SHEAF_DEFINE_VARIANT(AgentEvent)
+SHEAF_DEFINE_VARIANT(AgentAction)
+
 using protocol::ErrorKind;
 using protocol::ErrorRecord;
 using protocol::StrategyKind;

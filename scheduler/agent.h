@@ -15,9 +15,9 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <variant>
 #include <vector>
 
+#include "core/variant.h"
 #include "scheduler/node_messages.h"
 #include "scheduler/protocol.h"
 #include "scheduler/resources.h"
@@ -152,11 +152,13 @@ struct ControllerBack {};
 // Due at next_tick(); harmless at any other time.
 struct Tick {};
 
-using AgentEvent =
-    std::variant<LeaseRequested, LeaseReturned, RemoteGrant, RemoteRefused, WorkerBlocked,
-                 WorkerUnblocked, WorkerRegistered, WorkerSpawnFailed, ProcessDied, ProcessReaped,
-                 KillRequested, Prestart, CapacityChanged, DrainRequested, FromController,
-                 ControllerBack, Tick>;
+struct AgentEvent
+    : std::variant<LeaseRequested, LeaseReturned, RemoteGrant, RemoteRefused, WorkerBlocked,
+                   WorkerUnblocked, WorkerRegistered, WorkerSpawnFailed, ProcessDied,
+                   ProcessReaped, KillRequested, Prestart, CapacityChanged, DrainRequested,
+                   FromController, ControllerBack, Tick> {
+  SHEAF_VARIANT(AgentEvent)
+};
 
 // ---- Actions ------------------------------------------------------------------------------------
 
@@ -218,9 +220,11 @@ struct ReturnToNode {
   LeaseReturned lease;
 };
 
-using AgentAction = std::variant<SpawnWorker, GrantLease, RecallLease, RefuseLease, StartActor,
-                                 KillWorker, ExitWorker, WarnClient, ToController, AskNode,
-                                 ReturnToNode>;
+struct AgentAction
+    : std::variant<SpawnWorker, GrantLease, RecallLease, RefuseLease, StartActor, KillWorker,
+                   ExitWorker, WarnClient, ToController, AskNode, ReturnToNode> {
+  SHEAF_VARIANT(AgentAction)
+};
 using AgentActions = std::vector<AgentAction>;
 
 // ---- State, open to reading (state queries, the simulator's oracles) ----------------------------

@@ -9,6 +9,9 @@
 
 namespace sheaf::scheduler {
 
+SHEAF_DEFINE_VARIANT(ControllerEvent)
+SHEAF_DEFINE_VARIANT(ControllerAction)
+
 using protocol::ErrorKind;
 using protocol::ErrorRecord;
 

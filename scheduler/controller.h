@@ -19,9 +19,9 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <variant>
 #include <vector>
 
+#include "core/variant.h"
 #include "scheduler/journal.h"
 #include "scheduler/node_messages.h"
 #include "scheduler/protocol.h"
@@ -99,16 +99,18 @@ struct FromNode {
 struct JournalSynced { JournalCompletion completion; };
 struct ControllerTick {};
 
-using ControllerEvent =
-    std::variant<From<protocol::RegisterJob>, From<protocol::KvPut>, From<protocol::KvGet>,
-                 From<protocol::KvDelete>, From<protocol::KvKeys>, From<protocol::ActorCreate>,
-                 From<protocol::ActorSubscribe>, From<protocol::ActorHold>,
-                 From<protocol::ActorKill>, From<protocol::ActorLookup>,
-                 From<protocol::ActorNames>, From<protocol::ActorStarted>,
-                 From<protocol::ActorExiting>, From<protocol::GroupCreate>,
-                 From<protocol::GroupRemove>, From<protocol::GroupSubscribe>, ClientJoined,
-                 ClientLeft, NodeJoined, NodeAsks, NodeHeartbeat, NodeLost, DrainAsked,
-                 ClusterClosing, FromNode, JournalSynced, ControllerTick>;
+struct ControllerEvent
+    : std::variant<From<protocol::RegisterJob>, From<protocol::KvPut>, From<protocol::KvGet>,
+                   From<protocol::KvDelete>, From<protocol::KvKeys>, From<protocol::ActorCreate>,
+                   From<protocol::ActorSubscribe>, From<protocol::ActorHold>,
+                   From<protocol::ActorKill>, From<protocol::ActorLookup>,
+                   From<protocol::ActorNames>, From<protocol::ActorStarted>,
+                   From<protocol::ActorExiting>, From<protocol::GroupCreate>,
+                   From<protocol::GroupRemove>, From<protocol::GroupSubscribe>, ClientJoined,
+                   ClientLeft, NodeJoined, NodeAsks, NodeHeartbeat, NodeLost, DrainAsked,
+                   ClusterClosing, FromNode, JournalSynced, ControllerTick> {
+  SHEAF_VARIANT(ControllerEvent)
+};
 
 // ---- Actions ------------------------------------------------------------------------------------
 
@@ -178,10 +180,12 @@ struct ActorGone { std::shared_ptr<const protocol::ActorSpec> spec; };
 // The job has ended; its workers are told to go by the agents.
 struct JobFinished { JobId job = 0; };
 
-using ControllerAction = std::variant<AppendJournal, Reply, ToNode, PushActorUpdate,
-                                      PushGroupUpdate, WarnJob,
-                                      ActorAccepted, ActorGone, JobFinished, NodeAccepted,
-                                      NodeRefused, RenewLease, FenceNode>;
+struct ControllerAction
+    : std::variant<AppendJournal, Reply, ToNode, PushActorUpdate, PushGroupUpdate, WarnJob,
+                   ActorAccepted, ActorGone, JobFinished, NodeAccepted, NodeRefused, RenewLease,
+                   FenceNode> {
+  SHEAF_VARIANT(ControllerAction)
+};
 using ControllerActions = std::vector<ControllerAction>;
 
 // ---- State, open to reading ---------------------------------------------------------------------

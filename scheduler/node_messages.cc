@@ -4,6 +4,9 @@
 
 namespace sheaf::scheduler {
 
+SHEAF_DEFINE_VARIANT(NodeMessage)
+SHEAF_DEFINE_VARIANT(AgentReport)
+
 namespace {
 
 template <class Variant>
@@ -35,8 +38,8 @@ Result<Variant> decode_variant(wire::Bytes bytes, std::index_sequence<kIndices..
 
 template <class Variant>
 Result<Variant> decode_variant(wire::Bytes bytes) {
-  return decode_variant<Variant>(bytes,
-                                 std::make_index_sequence<std::variant_size_v<Variant>>());
+  constexpr size_t kAlternatives = std::variant_size_v<typename Variant::variant>;
+  return decode_variant<Variant>(bytes, std::make_index_sequence<kAlternatives>());
 }
 
 }  // namespace

@@ -14,11 +14,11 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "core/ids.h"
 #include "core/status.h"
+#include "core/variant.h"
 #include "core/wire.h"
 #include "scheduler/protocol.h"
 
@@ -181,10 +181,12 @@ struct DrainRequest {
   bool drain = true;
   SHEAF_FIELDS(number, drain)
 };
-using NodeMessage =
-    std::variant<PlaceActor, ActorRunning, ReleaseActor, ReserveGroup, ReleaseGroup, EndJob,
-                 JobStarted, ForgetJob, ClusterView, NodeGone, BarrierClosed, GroupPlaced,
-                 DrainNode, TakeBackActor>;
+struct NodeMessage
+    : std::variant<PlaceActor, ActorRunning, ReleaseActor, ReserveGroup, ReleaseGroup, EndJob,
+                   JobStarted, ForgetJob, ClusterView, NodeGone, BarrierClosed, GroupPlaced,
+                   DrainNode, TakeBackActor> {
+  SHEAF_VARIANT(NodeMessage)
+};
 std::string encode(const NodeMessage& message);
 Result<NodeMessage> decode_node_message(wire::Bytes bytes);
 
@@ -241,9 +243,11 @@ struct BarrierReached {
   uint64_t barrier = 0;
   SHEAF_FIELDS(barrier)
 };
-using AgentReport =
-    std::variant<ActorAssigned, ActorLost, ActorPlaceFailed, GroupReserved, AskGroup,
-                 ReportResources, BarrierReached, ActorTakenBack>;
+struct AgentReport
+    : std::variant<ActorAssigned, ActorLost, ActorPlaceFailed, GroupReserved, AskGroup,
+                   ReportResources, BarrierReached, ActorTakenBack> {
+  SHEAF_VARIANT(AgentReport)
+};
 std::string encode(const AgentReport& report);
 Result<AgentReport> decode_agent_report(wire::Bytes bytes);
 
