@@ -11,12 +11,14 @@ import threading
 import weakref
 
 from . import _core
+from ._state import state
 
 _lock = threading.Lock()
 _waiters: dict[int, list] = {}  # key of the engine -> [(loop or None, future, reference)]
-_watching: "weakref.WeakSet" = weakref.WeakSet()  # loops that watch the descriptor
-_watched_fd = -1
+_connection = (-1, -1)  # generation and descriptor of the one that the waiters belong to
+_watching: "weakref.WeakKeyDictionary" = weakref.WeakKeyDictionary()  # loop -> what it watches
 _thread: threading.Thread | None = None
+_thread_serves = _connection
 
 
 def future_for(ref) -> asyncio.Future:
@@ -65,17 +67,38 @@ def _register(ref, loop, future) -> None:
         _waiters.setdefault(key, []).append((loop, future, ref))
 
 
-def _watch(loop) -> None:
-    global _watched_fd
-    fd = _core._ready_fd()
-    if fd != _watched_fd:  # another connection
-        _watched_fd = fd
-        _watching.clear()
-        with _lock:
+def _present_connection() -> tuple[int, int]:
+    """The connection of this moment; what was waited for in an earlier one is forgotten. A
+    descriptor's number may be the earlier one's again.
+    """
+    global _connection
+    now = (state.generation, _core._ready_fd())
+    with _lock:
+        if now != _connection:
+            _connection = now
             _waiters.clear()
-    if loop not in _watching:
-        _watching.add(loop)
-        loop.add_reader(fd, _deliver, loop)
+    return now
+
+
+def _watch(loop) -> None:
+    now = _present_connection()
+    if _watching.get(loop) != now:
+        _watching[loop] = now
+        loop.add_reader(now[1], _deliver, loop)
+
+
+def forget_connection() -> None:
+    """Before the descriptor is closed: no loop watches it any more."""
+    watched = list(_watching.items())
+    _watching.clear()
+    for loop, (_, fd) in watched:
+        try:
+            if loop.is_running():
+                loop.call_soon_threadsafe(loop.remove_reader, fd)
+            else:
+                loop.remove_reader(fd)
+        except RuntimeError:  # it is closed
+            pass
 
 
 def _deliver(here) -> None:
@@ -83,8 +106,6 @@ def _deliver(here) -> None:
     try:
         keys = _core._take_ready()
     except RuntimeError:  # disconnected
-        if here is not None:
-            here.remove_reader(_watched_fd)
         return
     for key in keys:
         with _lock:
@@ -116,18 +137,21 @@ def _complete(future, ref) -> None:
 
 
 def _ensure_thread() -> None:
-    global _thread
-    fd = _core._ready_fd()
-    if _thread is None or not _thread.is_alive():
-        _thread = threading.Thread(target=_thread_main, args=(fd,), name="sheaf-completions", daemon=True)
+    global _thread, _thread_serves
+    now = _present_connection()
+    with _lock:
+        if _thread is not None and _thread.is_alive() and _thread_serves == now:
+            return
+        _thread_serves = now
+        _thread = threading.Thread(target=_thread_main, args=now, name="sheaf-completions", daemon=True)
         _thread.start()
 
 
-def _thread_main(fd: int) -> None:
+def _thread_main(generation: int, fd: int) -> None:
     import select
 
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    while _core.is_connected() and _core._ready_fd() == fd:
-        if poll.poll(500):
+    while state.generation == generation and _core.is_connected():
+        if poll.poll(500) and state.generation == generation:
             _deliver(None)

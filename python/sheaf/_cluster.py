@@ -11,6 +11,7 @@ from ._state import state
 
 _FLUSH_TIMEOUT_S = 0.5
 _NODE_ARGUMENTS = ("num_cpus", "num_gpus", "resources", "labels", "object_store_memory")
+_CLUSTER_ARGUMENTS = (*_NODE_ARGUMENTS, "_system_config")
 # Private parameters that programs written for Ray pass; they have no meaning here.
 _IGNORED_PRIVATE = {
     "_enable_object_reconstruction",
@@ -139,6 +140,7 @@ def _init(given: dict) -> SheafContext:
             "Maybe you called init twice by accident? Pass 'ignore_reinit_error=True' or call "
             "'shutdown()' first."
         )
+    asked = given["kwargs"].get("_system_config")
     config = _system_config(given["kwargs"])
     level = _log_level(given["logging_level"])
     if level != "info":
@@ -151,7 +153,7 @@ def _init(given: dict) -> SheafContext:
         if where is None:
             _start_embedded(node_arguments(*amounts, config))
         else:
-            _refuse_node_arguments(*amounts)
+            _refuse_node_arguments(*amounts, asked)
             _connect(where, "driver")
         shown = given["log_to_driver"]
         _register(namespace, runtime_env, shown is None or bool(shown), given["job_config"])
@@ -197,6 +199,9 @@ def shutdown(_exiting_interpreter: bool = False, wait_for_processes: bool = True
         if daemon is None or not daemon.wait(0):
             _flush_before_leaving()
         state.mode = None
+        asynchronous = sys.modules.get("sheaf._async")
+        if asynchronous is not None:
+            asynchronous.forget_connection()
         if state.local_mode:
             from . import _local_mode
 
@@ -323,8 +328,8 @@ def check_namespace(namespace) -> None:
 
 
 def _refuse_node_arguments(*amounts) -> None:
-    given = dict(zip(_NODE_ARGUMENTS, amounts))
-    named = [name for name, value in given.items() if value is not None]
+    given = dict(zip(_CLUSTER_ARGUMENTS, amounts))
+    named = [name for name, value in given.items() if value not in (None, {})]
     if named:
         raise ValueError(
             f"When connecting to an existing cluster, {', '.join(named)} must not be provided: its "

@@ -37,7 +37,7 @@ def pack_exception(
         cancelled = _x.TaskCancelledError(error_message=f"The task {function_name} was cancelled.")
         cancelled.__traceback__ = exc.__traceback__
         exc = cancelled
-    text = remote_traceback(exc, function_name, actor_repr)
+    text = remote_traceback(exc, function_name, actor_repr, actor_id)
     chain = [_pack_one(link) for link in _cause_chain(exc)]
     record = {
         "function": function_name,
@@ -51,13 +51,21 @@ def pack_exception(
     return _MAGIC + pickle.dumps(record, protocol=5)
 
 
-def remote_traceback(exc: BaseException, function_name: str, actor_repr: str | None = None) -> str:
+def remote_traceback(
+    exc: BaseException,
+    function_name: str,
+    actor_repr: str | None = None,
+    actor_id: bytes | None = None,
+) -> str:
     """What a person reads: where it ran, and the frames of user code only."""
     import traceback
 
-    where = f"{function_name}() (pid={os.getpid()}" + (
-        f", repr={actor_repr})" if actor_repr else ")"
-    )
+    from .util.node import get_node_ip_address
+
+    where = f"ray::{function_name}() (pid={os.getpid()}, ip={get_node_ip_address()}"
+    if actor_id and any(actor_id):
+        where += f", actor_id={bytes(actor_id).hex()}"
+    where += f", repr={actor_repr})" if actor_repr else ")"
     try:
         if isinstance(exc, _x.RayTaskError):
             report = traceback.TracebackException(type(exc), exc, exc.__traceback__)
@@ -262,6 +270,9 @@ def restore_task_error(
 
 # ---- One error, two types
 
+# Whose exceptions that are no Exception end programs and coroutines: never raised from a result.
+_ENDING_MODULES = ("builtins", "asyncio.exceptions")
+
 # Type of the cause -> class derived from RayTaskError and from it, or None.
 _dual_classes: dict = {}
 
@@ -271,9 +282,9 @@ def as_instanceof_cause(error):
     exist.
     """
     cause = error.cause
-    if not isinstance(cause, Exception) or isinstance(
-        cause, (_x.RayTaskError, _x.UnserializableException)
-    ):
+    if cause is None or isinstance(cause, (_x.RayTaskError, _x.UnserializableException)):
+        return error
+    if not isinstance(cause, Exception) and type(cause).__module__ in _ENDING_MODULES:
         return error
     try:
         return dual_instance(error)
@@ -309,7 +320,10 @@ def dual_instance(error):
     ):
         dual.__dict__[name] = error.__dict__[name]
     if not _is_group(cause):
-        dual.args = cause.args
+        try:
+            dual.args = cause.args
+        except AttributeError:  # a property of the user's class
+            pass
     dual.__cause__ = cause.__cause__
     for note in getattr(cause, "__notes__", ()):
         dual.__dict__.setdefault("__notes__", []).append(note)

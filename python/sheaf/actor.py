@@ -230,7 +230,7 @@ class ActorHandle:
         return self._hold.description.class_name
 
     def __dir__(self):
-        return sorted(self._hold.description.methods)
+        return sorted({*self._hold.description.methods, "__init__"})
 
     def __repr__(self):
         return f"Actor({self._hold.description.class_name}, {self._hold.binary.hex()})"
@@ -308,6 +308,20 @@ class ActorClass:
             __doc__=user_class.__doc__,
         )
         return self
+
+    @property
+    def __ray_metadata__(self):
+        """What programs written for Ray ask of a class: ``class_name``, ``modified_class``,
+        ``module``.
+        """
+        import types
+
+        user_class = self.__dict__["__ray_actor_class__"]
+        return types.SimpleNamespace(
+            class_name=user_class.__qualname__.rpartition(".")[2],
+            modified_class=user_class,
+            module=user_class.__module__,
+        )
 
     def __call__(self, *args, **kwargs):
         raise TypeError(

@@ -104,11 +104,20 @@ class TaskID(BaseID):
 
     __slots__ = ()
 
+    def job_id(self) -> "JobID":
+        """The job of this process."""
+        return _own_job()
+
 
 class ActorID(BaseID):
     """One actor; it keeps its identity when it is restarted."""
 
     __slots__ = ()
+
+    @property
+    def job_id(self) -> "JobID":
+        """The job of this process."""
+        return _own_job()
 
 
 class NodeID(BaseID):
@@ -166,6 +175,13 @@ class JobID(BaseID):
     def int(self) -> int:
         """The job's number."""
         return _number(self._binary)
+
+
+def _own_job() -> JobID:
+    from ._state import state
+
+    job = state.job_id
+    return JobID.from_int(job if isinstance(job, int) else _number(binary_of(job)))
 
 
 def _number(binary: bytes) -> int:

@@ -210,7 +210,8 @@ def make_bound_task(function_id: bytes, function, name: str, options: dict):
     """The engine's call for one function with one set of options."""
     from ._signature import argument_check, is_generator
 
-    shown = getattr(function, "__qualname__", name)
+    # Of a function inside of another one, its own name: what people look for in `ps` and lists.
+    shown = getattr(function, "__qualname__", name).rpartition("<locals>.")[2]
     engine = engine_options(options, shown, is_generator(function), argument_check(function))
     return _core.BoundTask(function_id, engine)
 

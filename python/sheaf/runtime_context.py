@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _core
 from ._state import ensure_connected, state
-from .ids import ActorID, JobID, NodeID, TaskID, WorkerID, binary_of, hex_of
+from .ids import ActorID, JobID, NodeID, TaskID, WorkerID, _own_job, binary_of, hex_of
 
 __all__ = ["RuntimeContext", "get_runtime_context"]
 
@@ -24,7 +24,7 @@ class RuntimeContext:
 
     def get(self) -> dict:
         """Job, node, namespace and, where there are any, task and actor, as ID objects."""
-        context = {"job_id": _job(), "node_id": _node(), "namespace": self.namespace}
+        context = {"job_id": _own_job(), "node_id": _node(), "namespace": self.namespace}
         if self.get_task_id():
             context["task_id"] = TaskID.from_hex(self.get_task_id())
         if self.get_actor_id():
@@ -35,11 +35,11 @@ class RuntimeContext:
     def job_id(self) -> JobID:
         """The job as an ID object. Deprecated."""
         _say_deprecated("get_job_id")
-        return _job()
+        return _own_job()
 
     def get_job_id(self) -> str:
         """The job, hexadecimal."""
-        return _job().hex()
+        return _own_job().hex()
 
     @property
     def node_id(self) -> NodeID:
@@ -229,12 +229,6 @@ def _only_in_worker() -> None:
     assert state.mode == "worker", (
         f"This method is only available in a worker, not in a {state.mode}."
     )
-
-
-def _job() -> JobID:
-    job = state.job_id
-    number = job if isinstance(job, int) else int.from_bytes(binary_of(job), "big")
-    return JobID.from_int(number)
 
 
 def _node() -> NodeID:

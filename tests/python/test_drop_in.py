@@ -2,7 +2,9 @@
 words of error messages that they match, clusters that they put together.
 """
 
+import asyncio
 import importlib
+import os
 import sys
 
 import numpy
@@ -54,8 +56,6 @@ class Member:
             raise KeyError("k")
 
     def pid(self):
-        import os
-
         return os.getpid()
 
     async def asks(self):
@@ -105,8 +105,6 @@ def test_words_of_errors_about_actors(cluster):
     with pytest.raises(RuntimeError, match="not supported in an async actor"):
         sheaf.get(other.asks.remote())
     pid = sheaf.get(other.pid.remote())
-    import os
-
     os.kill(pid, 9)
     with pytest.raises(exceptions.RayActorError, match="because its worker process has died"):
         sheaf.get(other.pid.remote())
@@ -150,15 +148,6 @@ def test_properties_of_the_context_say_what_to_use_instead(cluster):
             assert getattr(context, name).hex() == getattr(context, f"get_{name}")()
 
 
-def test_a_handle_of_an_earlier_session_is_refused(fresh):
-    fresh(num_cpus=1)
-    actor = Member.remote()
-    sheaf.shutdown()
-    sheaf.init(num_cpus=1)
-    with pytest.raises(exceptions.ActorHandleNotFoundError, match="not valid across"):
-        sheaf.kill(actor)
-
-
 def test_freed_by_hand(cluster):
     from sheaf._private.internal_api import free, memory_summary
 
@@ -197,6 +186,62 @@ def test_a_bar_is_lines(capsys):
     assert lines[0].startswith("bar:  50%|") and " 2/2 " in lines[-1]
 
 
+async def awaited(ref):
+    return await asyncio.wait_for(ref.as_future(), 20)
+
+
+def test_errors_that_are_no_exceptions_keep_their_type(cluster):
+    class Odd(BaseException):
+        pass
+
+    class Fixed(Exception):
+        args = property(lambda self: ("fixed",))
+
+    @sheaf.remote
+    def fail(kind):
+        raise kind()
+
+    for kind in (Odd, Fixed):
+        with pytest.raises(kind) as info:
+            sheaf.get(fail.remote(kind))
+        assert isinstance(info.value, exceptions.RayTaskError)
+        assert str(info.value).startswith("ray::fail() (pid=")
+
+
+def test_what_programs_ask_of_handles_and_ids(cluster):
+    assert Member.__ray_metadata__.class_name == "Member"
+    actor = Member.remote()
+    assert {"__init__", "pid"} <= set(dir(actor))
+    job = sheaf.get_runtime_context().get_job_id()
+    assert actor._actor_id.job_id.hex() == actor.pid.remote().task_id().job_id().hex() == job
+
+
+def test_a_handle_of_an_earlier_session_is_refused(fresh):
+    fresh(num_cpus=1)
+    actor = Member.remote()
+    sheaf.shutdown()
+    sheaf.init(num_cpus=1)
+    with pytest.raises(exceptions.ActorHandleNotFoundError, match="not valid across"):
+        sheaf.kill(actor)
+
+
+def test_an_event_loop_outlives_a_session(no_cluster):
+    loop = asyncio.new_event_loop()
+    try:
+        for session in range(3):
+            sheaf.init(num_cpus=1)
+            named = Prepared.remote(session)
+            assert loop.run_until_complete(awaited(named.seen.remote())) == [session, session + 1]
+            asyncio.set_event_loop(loop)
+            outside = named.seen.remote().as_future()
+            assert loop.run_until_complete(asyncio.wait_for(outside, 20))[0] == session
+            assert named.seen.remote().future().result(20)[0] == session
+            sheaf.shutdown()
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
 def test_a_cluster_put_together_by_a_program(no_cluster):
     cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1})
     try:
@@ -214,6 +259,9 @@ def test_a_cluster_put_together_by_a_program(no_cluster):
             cluster.head_node.node_id
         ]
         assert cluster.remaining_processes_alive()
+        sheaf.shutdown()
+        with pytest.raises(ValueError, match="_system_config must not be provided"):
+            sheaf.init(address=cluster.address, _system_config={"log.level": "info"})
     finally:
         sheaf.shutdown()
         cluster.shutdown()

@@ -256,7 +256,7 @@ def test_fractional_gpus(fresh):
 def test_a_request_that_no_bundle_can_hold_is_refused_at_once(cluster):
     group = placement_group([{"CPU": 1}])
     inside = PlacementGroupSchedulingStrategy(group)
-    with pytest.raises(ValueError, match="cannot fit into any bundle"):
+    with pytest.raises(ValueError, match="cannot fit into any bundles"):
         resources.options(num_cpus=2, scheduling_strategy=inside).remote()
     remove_placement_group(group)
 

@@ -243,5 +243,5 @@ def _check_fits(bundles: list[dict], resources: dict, what: str) -> None:
             return
     raise ValueError(
         f"Cannot schedule {what} with the placement group because the resource request {needed} "
-        f"cannot fit into any bundle of it, {bundles}."
+        f"cannot fit into any bundles for the placement group, {bundles}."
     )
