@@ -36,6 +36,7 @@ void Agent::on(const LeaseRequested& event) {
       withdraw_asks(key, it->second);
       forget_flow_if_done(key);
     }
+    stop_looking();
     return;
   }
   FlowInfo& flow = flows_[key];
@@ -146,6 +147,7 @@ void Agent::on(const DrainRequested&) {
     ++flows_.at({lease.client, lease.class_id}).recalled;
     out_.push_back(RecallLease{lease.client, id});
   }
+  leave_bundles();
 }
 
 void Agent::on(const FromController& event) {
@@ -176,6 +178,7 @@ Holding Agent::end_lease(uint64_t id) {
 // Leased workers may be in the middle of the dead client's tasks: they are killed, and their
 // leases end when they are gone.
 void Agent::drop_client(ProcessId client) {
+  stop_looking();
   for (auto it = flows_.lower_bound({client,
                                     0}); it != flows_.end() && it->first.first == client;) {
     it->second.backlog = 0;

@@ -52,6 +52,9 @@ struct AgentConfig {
   Time locality_wait = std::chrono::milliseconds(50);
   // A node named in a request may be new: it is refused when it is not in the view by then.
   Time unknown_node_grace = std::chrono::milliseconds(500);
+  // Among so many nodes that may have room plans are made so often, not after every event.
+  size_t nodes_planned_at_once = 64;
+  Time plan_pace = std::chrono::milliseconds(2);
   // A node that failed to start a worker for a flow is not asked again for so long.
   Time avoid_time = std::chrono::seconds(10);
 };
@@ -406,6 +409,7 @@ class Agent {
   void drop_remote_state(ProcessId process);
   void withdraw_asks(const FlowKey& key, FlowInfo& flow);
   bool place_matters(const FlowInfo& flow) const;
+  void look_whether_to_plan();
   void spill_over(bool before_grants, const std::map<FlowKey, uint32_t>& promised,
                   std::map<uint16_t, ResourceMap>& free);
   bool plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, ResourceMap& here,
@@ -413,6 +417,10 @@ class Agent {
   SpillRequest spill_request(const FlowInfo& flow, uint32_t wanted, ResourceMap& here);
   uint32_t left_to_others(const FlowInfo& flow) const;
   bool feasible_elsewhere(const ResourceMap& request, const protocol::Strategy& strategy) const;
+  bool knows_all_loads() const;
+  std::vector<WantedRoom> wanted_room() const;
+  std::vector<uint16_t> named_nodes() const;
+  void stop_looking();
 
   // Workers (agent_pool.cc).
   // Never `client`: what asks for a lease is to wait for another process, not for itself.
@@ -445,6 +453,7 @@ class Agent {
   bool feasible(const ResourceMap& request, const protocol::Strategy& strategy) const;
   void give_back(Holding& holding);
   bool try_reserve(const WaitingPlacement& wait);
+  void leave_bundles();
   void finish_release(PlacementGroupId group);
   void ask_about_group(const protocol::Strategy& strategy);
   void tell(AgentReport report);
@@ -493,11 +502,15 @@ class Agent {
   std::set<ProcessId> dead_clients_;               // of this node, the last ones
   std::deque<ProcessId> dead_in_order_;
   uint16_t spread_turn_ = 0;                       // the node that had the last one
+  Time next_plan_{0};
+  bool plan_waits_ = false;                        // for next_plan_
   std::set<JobId> ended_jobs_;                     // that still have workers, spawns or actors
   uint64_t next_lease_ = 1, next_token_ = 1, next_order_ = 1, next_grant_ = 1;
   bool draining_ = false;
   bool dirty_ = false;                             // the next handle() must run a scheduling pass
   ResourceMap reported_available_, reported_total_;
+  std::vector<WantedRoom> wanted_, reported_wanted_;   // at the last pass; in the last report
+  std::vector<uint16_t> named_, reported_named_;
   bool reported_draining_ = false;
   Time next_report_{0};
   Time now_{0};

@@ -177,18 +177,24 @@ void Agent::warn_waiting() {
 }
 
 void Agent::report_resources() {
-  if (now_ < next_report_) return;
+  // Who begins to look for room waits for the answer only.
+  const bool begins_to_look = reported_wanted_.empty() && !wanted_.empty();
+  if (now_ < next_report_ && !begins_to_look) return;
   if (!report_is_due()) return;
   reported_draining_ = draining_;
   reported_available_ = pool_.available();
   reported_total_ = pool_.total();
-  next_report_ = now_ + config_.report_interval;
-  tell(ReportResources{reported_total_, reported_available_, reported_draining_});
+  reported_wanted_ = wanted_;
+  reported_named_ = named_;
+  next_report_ = now_ + paced(config_.report_interval, cluster_.nodes().size());
+  tell(ReportResources{reported_total_, reported_available_, reported_draining_, reported_wanted_,
+                       reported_named_});
 }
 
 bool Agent::report_is_due() const {
   return reported_available_ != pool_.available() || reported_total_ != pool_.total() ||
-         reported_draining_ != draining_;
+         reported_draining_ != draining_ || reported_wanted_ != wanted_ ||
+         reported_named_ != named_;
 }
 
 std::optional<Time> Agent::next_tick() const {
@@ -226,6 +232,7 @@ std::optional<Time> Agent::next_tick() const {
     if (wait.hold_until > now_) at(wait.hold_until);
   }
   if (report_is_due()) at(next_report_);
+  if (plan_waits_) at(next_plan_);
   return next;
 }
 

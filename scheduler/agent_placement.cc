@@ -234,6 +234,28 @@ void Agent::finish_release(PlacementGroupId group) {
   if (wanted && asked_.insert(group).second) tell(AskGroup{group});
 }
 
+// While the node drains nobody gets anything in a bundle: one that is empty is of use elsewhere
+// only.
+void Agent::leave_bundles() {
+  if (!draining_) return;
+  std::vector<PlacementGroupId> left;
+  for (auto& [id, group] : groups_) {
+    BundlesLeft report{id, group.attempt, {}};
+    bool all = true;
+    for (auto& [index, bundle] : group.bundles) {
+      if (bundle.users == 0 && !std::exchange(bundle.releasing, true)) {
+        report.bundles.push_back(index);
+      }
+      all = all && bundle.releasing;
+    }
+    group.releasing = all;
+    if (report.bundles.empty()) continue;
+    left.push_back(id);
+    tell(std::move(report));
+  }
+  for (const PlacementGroupId& id : left) finish_release(id);
+}
+
 bool Agent::try_reserve(const WaitingPlacement& wait) {
   // An older attempt may still have users; bundles of an earlier one that stay are added to.
   if (auto known = groups_.find(wait.group); known != groups_.end()) {
@@ -324,6 +346,7 @@ void Agent::give_back(Holding& holding) {
   SHEAF_CHECK(info.users > 0);
   --info.users;
   finish_release(bundle->first);
+  leave_bundles();
 }
 
 }  // namespace sheaf::scheduler

@@ -1,6 +1,7 @@
 // The agent's dealings with other nodes: leases of theirs that its clients have, and what it asks
 // of them.
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "scheduler/agent.h"
@@ -15,6 +16,9 @@ using protocol::StrategyKind;
 namespace {
 // Longer than any grant for one of them is under way.
 constexpr size_t kDeadClientsKept = 4096;
+// In one report.
+constexpr size_t kKindsWanted = 4;
+constexpr size_t kNodesNamed = 32;
 }  // namespace
 
 // Processes outside the cluster's numbering belong to this node.
@@ -159,6 +163,13 @@ bool Agent::place_matters(const FlowInfo& flow) const {
          !flow.bytes_at.empty();
 }
 
+void Agent::look_whether_to_plan() {
+  plan_waits_ = now_ < next_plan_;
+  if (plan_waits_) return;
+  const bool many = cluster_.with_known_load().size() > config_.nodes_planned_at_once;
+  next_plan_ = many ? now_ + config_.plan_pace : now_;
+}
+
 void Agent::spill_over(bool before_grants, const std::map<FlowKey, uint32_t>& promised,
                        std::map<uint16_t, ResourceMap>& free) {
   if (config_.number == 0 || !cluster_.known()) return;
@@ -173,7 +184,7 @@ void Agent::spill_over(bool before_grants, const std::map<FlowKey, uint32_t>& pr
       forget_flow_if_done(key);
       continue;
     }
-    if (is_remote(key.first) || place_matters(flow) != before_grants) continue;
+    if (plan_waits_ || is_remote(key.first) || place_matters(flow) != before_grants) continue;
     auto waits = promised.find(key);
     const uint32_t wanted = flow.backlog - (waits == promised.end() ? 0 : waits->second);
     if (!plan_flow(key, flow, wanted, here, free)) unknown_node.push_back(key);
@@ -258,6 +269,59 @@ bool Agent::feasible_elsewhere(const ResourceMap& request, const Strategy& strat
     const NodeView& view = entry.second.view;
     return fits(request, view.total) && labels_match(strategy.hard_labels, view.labels);
   });
+}
+
+// ---- Whose load is of use ----------------------------------------------------------------------
+
+bool Agent::knows_all_loads() const { return cluster_.nodes().size() < kNodesInFullViews; }
+
+// What this node's clients lack, by kind. Those bound to certain nodes need to know of no others.
+std::vector<WantedRoom> Agent::wanted_room() const {
+  std::vector<WantedRoom> out;
+  if (knows_all_loads()) return out;
+  for (const auto& [key, flow] : flows_) {
+    const Strategy& strategy = flow.spec.strategy;
+    const bool bound = strategy.kind == StrategyKind::kPlacementGroup ||
+                       (strategy.kind == StrategyKind::kNodeAffinity && !strategy.soft);
+    if (flow.backlog == 0 || bound || is_remote(key.first)) continue;
+    WantedRoom wanted{flow.spec.resources, strategy.hard_labels, 0,
+                      strategy.kind == StrategyKind::kSpread};
+    auto same = std::find_if(out.begin(), out.end(), [&](const WantedRoom& other) {
+      return other.resources == wanted.resources && other.hard_labels == wanted.hard_labels &&
+             other.apart == wanted.apart;
+    });
+    if (same == out.end() && out.size() == kKindsWanted) continue;
+    if (same == out.end()) same = out.insert(out.end(), std::move(wanted));
+    same->count += flow.backlog;
+  }
+  for (WantedRoom& wanted : out) wanted.count = std::bit_ceil(wanted.count);
+  return out;
+}
+
+// Somebody who looked for room may look no more: the next pass says whether anybody does.
+void Agent::stop_looking() {
+  if (!wanted_.empty() || !named_.empty()) dirty_ = true;
+}
+
+// Where arguments are, and what soft labels ask for.
+std::vector<uint16_t> Agent::named_nodes() const {
+  std::set<uint16_t> named;
+  if (knows_all_loads()) return {};
+  for (const auto& [key, flow] : flows_) {
+    if (flow.backlog == 0 || is_remote(key.first)) continue;
+    for (const auto& [number, bytes] : flow.bytes_at) {
+      if (bytes >= kBytesThatMatter && cluster_.find(number)) named.insert(number);
+    }
+    const Labels& labels = flow.spec.strategy.soft_labels;
+    if (labels_match(labels, config_.labels)) continue;
+    for (const auto& [number, node] : cluster_.nodes()) {
+      if (named.size() >= kNodesNamed) break;
+      if (labels_match(labels, node.view.labels)) named.insert(number);
+    }
+  }
+  std::vector<uint16_t> out(named.begin(), named.end());
+  out.resize(std::min(out.size(), kNodesNamed));
+  return out;
 }
 
 // ---- For a controller that has restarted --------------------------------------------------------

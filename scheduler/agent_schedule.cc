@@ -23,11 +23,14 @@ void Agent::schedule() {
   for (const auto& [key, flow] : flows_) pass.client_leases[key.first] += flow.held;
   place_waiting(pass);
   std::map<uint16_t, ResourceMap> free_elsewhere;
+  look_whether_to_plan();
   spill_over(true, pass.promised, free_elsewhere);
   grant_leases(pass);
   spill_over(false, pass.promised, free_elsewhere);
   request_spawns(pass);
   for (Holding& holding : pass.tentative) give_back(holding);
+  wanted_ = wanted_room();
+  named_ = named_nodes();
   warn_waiting();
   dirty_ = false;
 }

@@ -231,6 +231,7 @@ void Controller::on(const ControllerTick&) {
       case Timer::Kind::kNode: review_node(static_cast<uint16_t>(timer.hi), timer.at); break;
       case Timer::Kind::kView: send_views(); break;
       case Timer::Kind::kRestoring: end_restoring(); break;
+      case Timer::Kind::kQuarrel: review_quarrels(timer.at); break;
     }
   }
 }

@@ -36,7 +36,8 @@ struct ControllerConfig {
   Time warn_interval = std::chrono::seconds(30);
   // until then a boot number that found no room on disk waits
   Time boot_retry = std::chrono::milliseconds(500);
-  Time lease_time = std::chrono::seconds(3);           // NodeLeaseConfig
+  // NodeLeaseConfig. Two members that cannot reach each other for so long are one too many.
+  Time lease_time = std::chrono::seconds(3);
   Time view_interval = std::chrono::milliseconds(100);   // of ClusterViews, at least
   size_t dead_actors_kept = 10000;                     // so that late subscribers learn the cause
   size_t dead_groups_kept = 10000;
@@ -243,6 +244,12 @@ struct NodeInfo {
   Time heard{0};                     // last sign of life
   std::set<ActorId> placing;         // sent there, no worker yet
   uint32_t actors = 0;               // sent there, or alive there
+  // It is to stop, and why: its lease is not renewed any more.
+  std::optional<protocol::ErrorRecord> condemned;
+  // In a large cluster: what it looks for, and whose load it knows.
+  std::vector<WantedRoom> wanted;
+  std::vector<uint16_t> named;
+  std::set<uint16_t> told;
 };
 // Its number has been given out, and it has not joined yet; or it was a member before a restart.
 struct ExpectedNode {
@@ -319,7 +326,8 @@ class Controller {
   struct Timer {
     Time at{0};
     enum class Kind : uint8_t {
-      kActor = 0, kGroup = 1, kKeyWait = 2, kBoot = 3, kNode = 4, kView = 5, kRestoring = 6
+      kActor = 0, kGroup = 1, kKeyWait = 2, kBoot = 3, kNode = 4, kView = 5, kRestoring = 6,
+      kQuarrel = 7
     };
     Kind kind = Kind::kActor;
     uint64_t hi = 0, lo = 0;
@@ -363,6 +371,8 @@ class Controller {
   void on_report(const NodeId& node, const ReportResources& report);
   void on_report(const NodeId& node, const BarrierReached& report);
   void on_report(const NodeId& node, const ActorTakenBack& report);
+  void on_report(const NodeId& node, const PeersSilent& report);
+  void on_report(const NodeId& node, const BundlesLeft& report);
 
   // Journal and replies (controller.cc).
   uint64_t journal(std::vector<JournalRecord> records);
@@ -389,10 +399,27 @@ class Controller {
   void open_barrier(const NodeInfo& dead, const protocol::ErrorRecord& cause);
   void reach_barrier(uint64_t barrier, const NodeId& node);
   void review_node(uint16_t number, Time due);
-  static NodeView view_of(const NodeInfo& node);
+  NodeInfo* member(uint16_t number);
+
+  // Members that cannot reach each other (controller_quarrels.cc).
+  void forget_quarrels_of(uint16_t number);
+  void review_quarrels(Time due);
+  void condemn(NodeInfo& node, protocol::ErrorRecord cause);
+
+  // What nodes are told of each other (controller_views.cc).
+  NodeView view_of(const NodeInfo& node) const;
   void changed(const NodeInfo& node, bool load_only);
   void send_views();
-  Time view_interval() const;
+  void send_first_view(const NodeId& node);
+  void choose_who_hears(std::set<uint16_t>& loads);
+  void deal_room(const std::set<uint16_t>& loads);
+  struct Seeker;
+  bool tell_of_room(Seeker& seeker, const NodeInfo& node);
+  void deal_at_once(NodeInfo& node);
+  uint64_t update_told(NodeInfo& seeker, const std::set<uint16_t>& loads, ClusterView& view);
+  void forget_told(NodeInfo& node);
+
+  // After a restart (controller_takeover.cc).
   void take_over(const NodeId& node, const NodeJoin& join);
   void take_over_clients(const NodeJoin& join);
   void take_over_actor(const NodeId& node, const LiveActor& live);
@@ -481,7 +508,12 @@ class Controller {
   uint16_t last_number_ = 1;                                       // given out, or the head's
   std::map<uint64_t, Barrier> barriers_;
   uint64_t barriers_opened_ = 0;
+  // {who cannot reach, whom}: since when.
+  std::map<std::pair<uint16_t, uint16_t>, Time> quarrels_;
   std::set<uint16_t> new_facts_, new_loads_;                       // not in a view yet
+  bool dealing_ = false;                                           // a large cluster
+  std::map<uint16_t, uint32_t> listeners_;                         // of a node's load, dealing
+  uint16_t next_seeker_ = 0, next_room_ = 0;                       // whose turn it is
   Time last_view_{0};
   bool view_planned_ = false;
   bool closing_ = false;

@@ -121,6 +121,13 @@ void Controller::on_report(const NodeId& node, const GroupReserved& report) {
   }
   if (!group.awaiting.empty()) return;
   group.settling.clear();
+  // Meanwhile one that had answered before died, or began to drain.
+  const bool whole = std::none_of(group.placed.begin(), group.placed.end(),
+                                  [](const NodeId& placed) { return placed.is_nil(); });
+  if (!whole) {
+    tell_places(it->first, group);
+    return plan(it->first, group);
+  }
   group.state = GroupState::kCreated;
   push(it->first, group);
   tell_places(it->first, group);
@@ -249,6 +256,37 @@ void Controller::lose_groups_on(const NodeId& node) {
     tell_places(id, group);
     unplanned_.insert(id);
   }
+}
+
+// A draining node has given back bundles that nobody uses. What waits there for them waits anew.
+void Controller::on_report(const NodeId& node, const BundlesLeft& report) {
+  auto it = groups_.find(report.group);
+  if (it == groups_.end() || it->second.state == GroupState::kRemoved) return;
+  GroupInfo& group = it->second;
+  bool left = false;
+  for (int32_t index : report.bundles) {
+    const auto i = static_cast<size_t>(index);
+    if (index < 0 || i >= group.placed.size() || group.placed[i] != node) continue;
+    // Of the reservation before the one that is under way: that one is given up as a whole.
+    if (group.settling.contains(i) && report.attempt != group.attempt) continue;
+    group.placed[i] = {};
+    group.settling.erase(i);
+    left = true;
+  }
+  if (!left) return;
+  unplanned_.insert(it->first);
+  if (group.state == GroupState::kCreated) {
+    group.state = GroupState::kRescheduling;
+    push(it->first, group);
+  }
+  tell_places(it->first, group);
+  for (const ActorId& id : nodes_.at(node).placing) {
+    ActorInfo& actor = actors_.at(id);
+    const bool inside = group.actors.contains(id);
+    if (!inside || std::exchange(actor.asked_back, true)) continue;
+    send(node, TakeBackActor{id, actor.incarnation});
+  }
+  plan_waiting_groups();
 }
 
 void Controller::push(PlacementGroupId id, const GroupInfo& group) {

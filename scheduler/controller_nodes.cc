@@ -1,5 +1,4 @@
-// The controller's membership: numbers, leases of nodes, deaths and their barriers, and what the
-// nodes are told of each other.
+// The controller's membership: numbers, leases of nodes, deaths and their barriers.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,8 +16,6 @@ namespace {
 // node has sent meanwhile is heard first.
 constexpr Time kOwnPause = std::chrono::milliseconds(100);
 constexpr Time kHearFirst = std::chrono::milliseconds(500);
-// One view goes to every node about every node: above this many nodes it goes out less often.
-constexpr size_t kNodesAtFullPace = 100;
 
 }  // namespace
 
@@ -35,6 +32,11 @@ void Controller::send_to_all(const NodeMessage& message) {
 NodeId Controller::node_with(uint16_t number) const {
   auto it = numbers_.find(number);
   return it == numbers_.end() ? NodeId{} : it->second;
+}
+
+NodeInfo* Controller::member(uint16_t number) {
+  auto it = nodes_.find(node_with(number));
+  return it == nodes_.end() ? nullptr : &it->second;
 }
 
 // ---- Joining ------------------------------------------------------------------------------------
@@ -66,6 +68,10 @@ void Controller::on(const NodeAsks& event) {
     return refuse(join, StatusCode::kAlreadyExists, "another node of this cluster has this id");
   }
   if (member != nodes_.end() && member->second.number == join.number) {
+    if (member->second.condemned) {
+      return refuse(join, StatusCode::kPermissionDenied, member->second.condemned->message);
+    }
+    member->second.heard = now_;   // its lease begins anew with the answer
     out_.push_back(NodeAccepted{join.node, join.number, join.incarnation, true});
     return;
   }
@@ -143,9 +149,7 @@ void Controller::add_member(NodeInfo info) {
     if (!job_info.alive && !has_detached_actors(job)) continue;
     send(id, JobStarted{job, job_info.spec, job_info.driver});
   }
-  ClusterView view;
-  for (const auto& [other, other_info] : nodes_) view.nodes.push_back(view_of(other_info));
-  send(id, std::move(view));
+  send_first_view(id);
   node.reported = node.total;
   changed(node, false);
   plan_waiting_groups();
@@ -158,6 +162,7 @@ void Controller::add_member(NodeInfo info) {
 void Controller::on(const NodeHeartbeat& event) {
   auto it = nodes_.find(node_with(event.number));
   if (it == nodes_.end() || it->second.incarnation != event.incarnation) return;
+  if (it->second.condemned) return;
   it->second.heard = now_;
   out_.push_back(RenewLease{it->first, event.number, event.incarnation, event.sent_at});
 }
@@ -181,11 +186,12 @@ void Controller::review_node(uint16_t number, Time due) {
               number, 0);
     return;
   }
-  node_dead(member->first,
-            {ErrorKind::kNodeDied,
-             fmt::format("node {} ({}) has been silent for {} ms", number, node.hostname,
-                         config_.lease_time / std::chrono::milliseconds(1)),
-             "", {}});
+  const ErrorRecord silent{ErrorKind::kNodeDied,
+                           fmt::format("node {} ({}) has been silent for {} ms", number,
+                                       node.hostname,
+                                       config_.lease_time / std::chrono::milliseconds(1)),
+                           "", {}};
+  node_dead(member->first, node.condemned.value_or(silent));
 }
 
 void Controller::on(const NodeLost& event) { node_dead(event.node, event.cause); }
@@ -193,11 +199,14 @@ void Controller::on(const NodeLost& event) { node_dead(event.node, event.cause);
 void Controller::node_dead(const NodeId& id, ErrorRecord cause) {
   auto entry = nodes_.extract(id);
   if (!entry) return;
-  const NodeInfo& dead = entry.mapped();
+  NodeInfo& dead = entry.mapped();
+  if (dead.condemned) cause = *dead.condemned;
   cause.kind = ErrorKind::kNodeDied;
   numbers_.erase(dead.number);
   new_facts_.erase(dead.number);
   new_loads_.erase(dead.number);
+  forget_told(dead);
+  forget_quarrels_of(dead.number);
   out_.push_back(FenceNode{id, dead.number, dead.incarnation, cause});
   if (!dead.local) journal({{RecordKind::kNode, std::to_string(dead.number), std::nullopt}});
   open_barrier(dead, cause);
@@ -256,49 +265,18 @@ void Controller::on_report(const NodeId& node, const BarrierReached& report) {
   reach_barrier(report.barrier, node);
 }
 
-// ---- Views --------------------------------------------------------------------------------------
-
-NodeView Controller::view_of(const NodeInfo& node) {
-  return {node.node, node.number, node.incarnation, node.address, node.hostname, node.total,
-          node.available, node.labels, node.draining};
-}
-
-Time Controller::view_interval() const {
-  return config_.view_interval * std::max<size_t>(1, nodes_.size() / kNodesAtFullPace);
-}
-
-void Controller::changed(const NodeInfo& node, bool load_only) {
-  if (nodes_.size() < 2) return;
-  (load_only ? new_loads_ : new_facts_).insert(node.number);
-  if (std::exchange(view_planned_, true)) return;
-  set_timer(std::max(now_, last_view_ + view_interval()), Timer::Kind::kView, 0, 0);
-}
-
-void Controller::send_views() {
-  view_planned_ = false;
-  last_view_ = now_;
-  ClusterView view;
-  for (uint16_t number : new_facts_) {
-    if (auto it = nodes_.find(node_with(number)); it != nodes_.end()) {
-      view.nodes.push_back(view_of(it->second));
-    }
-  }
-  for (uint16_t number : new_loads_) {
-    auto it = nodes_.find(node_with(number));
-    if (it == nodes_.end() || new_facts_.contains(number)) continue;
-    view.loads.push_back({number, it->second.reported});
-  }
-  new_facts_.clear();
-  new_loads_.clear();
-  if (!view.nodes.empty() || !view.loads.empty()) send_to_all(view);
-}
+// ---- Reports ------------------------------------------------------------------------------------
 
 void Controller::on_report(const NodeId& id, const ReportResources& report) {
   NodeInfo& node = nodes_.at(id);
-  const bool facts = node.total != report.total || node.draining != report.draining;
-  const bool better = node.total != report.total || (node.draining && !report.draining);
+  const bool draining = report.draining || node.condemned;
+  const bool facts = node.total != report.total || node.draining != draining;
+  const bool better = node.total != report.total || (node.draining && !draining);
   node.total = report.total;
-  node.draining = report.draining;
+  node.draining = draining;
+  const bool begins_to_look = node.wanted.empty() && !report.wanted.empty();
+  node.wanted = report.wanted;
+  node.named = report.named;
   node.reported = node.available = report.available;
   for (const ActorId& id_placed : node.placing) {
     const protocol::ActorSpec& spec = *actors_.at(id_placed).spec;
@@ -306,6 +284,7 @@ void Controller::on_report(const NodeId& id, const ReportResources& report) {
     if (!in_group) subtract(node.available, creation_request(spec));
   }
   changed(node, !facts);
+  if (dealing_ && begins_to_look) deal_at_once(node);
   if (node.draining) take_back_from(node);
   if (better) {
     plan_waiting_groups();

@@ -17,6 +17,8 @@ std::optional<Time> NodeLease::heartbeat(Time now) {
 
 void NodeLease::renewed(Time sent_at) { renewed_ = std::max(renewed_, sent_at); }
 
+Time NodeLease::fence_at() const { return renewed_ + config_.lease_time * 4 / 5; }
+
 Time NodeLease::next_tick() const { return std::min(next_heartbeat_, fence_at()); }
 
 }  // namespace sheaf::scheduler

@@ -20,7 +20,8 @@ struct NodeLeaseConfig {
 
 class NodeLease {
  public:
-  // `joined_at`: when the message was sent that NodeAccepted answered.
+  // `joined_at`: when the message was sent that NodeAccepted answers; the first one, if it was
+  // repeated to the same head, as nothing says which of them it was that had an answer.
   NodeLease(NodeLeaseConfig config, Time joined_at);
 
   // The time to put into a heartbeat that is to be sent now; nothing when none is due.
@@ -30,7 +31,7 @@ class NodeLease {
   // From then on this node is nobody: workers are killed, nothing is sent or answered any more.
   // Look before every message that matters, not only when a timer fires.
   bool expired(Time now) const { return now >= fence_at(); }
-  Time fence_at() const { return renewed_ + config_.lease_time * 4 / 5; }
+  Time fence_at() const;
   // When heartbeat() or expired() will have something new to say.
   Time next_tick() const;
 

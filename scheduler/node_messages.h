@@ -27,6 +27,15 @@ namespace sheaf::scheduler {
 // Monotonic, from an arbitrary start. Never a wall clock.
 using Time = std::chrono::nanoseconds;
 
+// Up to so many nodes all hear of every other's load. In a larger cluster who looks for room hears
+// of nodes that have it, and nobody else's load is known.
+inline constexpr size_t kNodesInFullViews = 64;
+// What everybody says regularly is said less often where there are very many.
+inline Time paced(Time interval, size_t nodes) {
+  constexpr size_t kAtFullPace = 1024;
+  return interval * static_cast<int64_t>(nodes > kAtFullPace ? nodes / kAtFullPace : 1);
+}
+
 // "GPU" -> indices of this node's devices.
 using Devices = std::map<std::string, std::vector<uint32_t>>;
 
@@ -141,7 +150,8 @@ struct NodeLoad {
   SHEAF_FIELDS(number, available)
 };
 // What changed since the last one. The first that a node gets holds every live node, itself too.
-// `nodes`: new ones, and those of which more than the load is new. Nodes leave by NodeGone.
+// `nodes`: new ones, and those of which more than the load is new. Nodes leave by NodeGone. A node
+// with nothing `available` at all is one whose load this node is not told.
 struct ClusterView {
   std::vector<NodeView> nodes;
   std::vector<NodeLoad> loads;
@@ -230,22 +240,47 @@ struct AskGroup {
   PlacementGroupId group;
   SHEAF_FIELDS(group)
 };
+// Leases that a node's clients want and do not have. `apart`: on as many nodes as can be.
+struct WantedRoom {
+  protocol::ResourceMap resources;
+  protocol::Labels hard_labels;
+  uint32_t count = 0;             // about; a power of two
+  bool apart = false;
+  bool operator==(const WantedRoom&) const = default;
+  SHEAF_FIELDS(resources, hard_labels, count, apart)
+};
 // The scheduler's view of the node: sent when it changed, at most every
-// AgentConfig::report_interval.
+// AgentConfig::report_interval. `wanted` and `named` (nodes that requests would go to first) say in
+// a large cluster whose load this node has a use for; in a small one they are empty.
 struct ReportResources {
   protocol::ResourceMap total;
   protocol::ResourceMap available;
   bool draining = false;
-  SHEAF_FIELDS(total, available, draining)
+  std::vector<WantedRoom> wanted = {};
+  std::vector<uint16_t> named = {};
+  SHEAF_FIELDS(total, available, draining, wanted, named)
 };
 // Made by the daemon, not by its agent: see NodeGone.
 struct BarrierReached {
   uint64_t barrier = 0;
   SHEAF_FIELDS(barrier)
 };
+// Made by the daemon: the members that it cannot reach, all of them, though it reaches the head.
+// Said again while it lasts; nothing in it once they are all there again.
+struct PeersSilent {
+  std::vector<uint16_t> numbers;
+  SHEAF_FIELDS(numbers)
+};
+// This node drains, and nothing is in these bundles any more: they are to go elsewhere.
+struct BundlesLeft {
+  PlacementGroupId group;
+  uint32_t attempt = 0;           // the newest that reserved any of the group here
+  std::vector<int32_t> bundles;
+  SHEAF_FIELDS(group, attempt, bundles)
+};
 struct AgentReport
     : std::variant<ActorAssigned, ActorLost, ActorPlaceFailed, GroupReserved, AskGroup,
-                   ReportResources, BarrierReached, ActorTakenBack> {
+                   ReportResources, BarrierReached, ActorTakenBack, PeersSilent, BundlesLeft> {
   SHEAF_VARIANT(AgentReport)
 };
 std::string encode(const AgentReport& report);

@@ -9,18 +9,28 @@ void ClusterMap::apply(const ClusterView& view) {
   known_ = true;
   for (const NodeView& node : view.nodes) {
     if (node.number == self_) continue;
-    nodes_[node.number] = {node, node.available};
+    RemoteNode& known = nodes_[node.number];
+    known.view = node;
+    numbers_[node.node] = node.number;
+    set_load(known, node.available);
   }
   for (const NodeLoad& load : view.loads) {
     auto it = nodes_.find(load.number);
-    if (it == nodes_.end()) continue;
-    it->second.view.available = it->second.free = load.available;
+    if (it != nodes_.end()) set_load(it->second, load.available);
   }
+}
+
+void ClusterMap::set_load(RemoteNode& node, const ResourceMap& available) {
+  node.view.available = node.free = available;
+  if (available.empty()) with_known_load_.erase(node.view.number);
+  else with_known_load_.insert(node.view.number);
 }
 
 bool ClusterMap::remove(uint16_t number, uint16_t incarnation) {
   auto it = nodes_.find(number);
   if (it == nodes_.end() || it->second.view.incarnation != incarnation) return false;
+  numbers_.erase(it->second.view.node);
+  with_known_load_.erase(number);
   nodes_.erase(it);
   return true;
 }
@@ -33,10 +43,8 @@ const RemoteNode* ClusterMap::find(uint16_t number) const {
 const RemoteNode* ClusterMap::find(const std::string& hex_node_id) const {
   const auto id = id_from_hex(hex_node_id);
   if (!id) return nullptr;
-  for (const auto& [number, node] : nodes_) {
-    if (node.view.node == NodeId{(*id)[0], (*id)[1]}) return &node;
-  }
-  return nullptr;
+  auto number = numbers_.find(NodeId{(*id)[0], (*id)[1]});
+  return number == numbers_.end() ? nullptr : find(number->second);
 }
 
 void ClusterMap::took(uint16_t number, const ResourceMap& resources) {
@@ -44,7 +52,9 @@ void ClusterMap::took(uint16_t number, const ResourceMap& resources) {
 }
 
 void ClusterMap::came_back(uint16_t number, const ResourceMap& resources) {
-  if (auto it = nodes_.find(number); it != nodes_.end()) add(it->second.free, resources);
+  // Of a node whose load is not told, who takes it next is not told either.
+  if (!with_known_load_.contains(number)) return;
+  add(nodes_.at(number).free, resources);
 }
 
 uint32_t times_it_fits(const ResourceMap& request, const ResourceMap& available, uint32_t most) {
@@ -60,8 +70,6 @@ namespace {
 
 using protocol::StrategyKind;
 
-// More argument bytes elsewhere than this, and moving the task is worth more than staying.
-constexpr uint64_t kBytesThatMatter = 64 * 1024;
 // A request that this node can never meet waits at so many others at once.
 constexpr size_t kWaitingPlaces = 16;
 
@@ -103,17 +111,26 @@ class Planner {
     for (const auto& [name, amount] : request_.resources) left[name] -= amount * count;
     left_ -= std::min(left_, count);
   }
-  // All others, from the one after this node on: not every node asks the same ones first.
-  template <class Visit>
-  void each_node(uint16_t after, Visit visit) const {
-    const auto& nodes = cluster_.nodes();
-    const auto start = nodes.upper_bound(after);
+  // All others, or those that may have room, from the one after this node on: not every node asks
+  // the same ones first.
+  template <class Nodes, class Visit>
+  void in_turn(const Nodes& nodes, Visit visit) const {
+    const auto start = nodes.upper_bound(cluster_.self());
     for (auto it = start; it != nodes.end(); ++it) {
-      if (!visit(it->second)) return;
+      if (!visit(*it)) return;
     }
     for (auto it = nodes.begin(); it != start; ++it) {
-      if (!visit(it->second)) return;
+      if (!visit(*it)) return;
     }
+  }
+  template <class Visit>
+  void each_node(Visit visit) const {
+    in_turn(cluster_.nodes(), [&](const auto& entry) { return visit(entry.second); });
+  }
+  template <class Visit>
+  void each_with_known_load(Visit visit) const {
+    in_turn(cluster_.with_known_load(),
+            [&](uint16_t number) { return visit(cluster_.nodes().at(number)); });
   }
 
   // True when there is such a node and it can do it: it is waited for, even by a soft request.
@@ -155,7 +172,8 @@ class Planner {
     if (request_.local_room > 0) {
       places.push_back({nullptr, cluster_.self(), request_.local_room});
     }
-    for (const auto& [number, node] : cluster_.nodes()) {
+    for (uint16_t number : cluster_.with_known_load()) {
+      const RemoteNode& node = cluster_.nodes().at(number);
       const uint32_t there = suits(node) ? room(node, left_) : 0;
       if (there > 0) places.push_back({&node, number, there});
     }
@@ -192,7 +210,7 @@ class Planner {
     better_places();
     if (request_.local_feasible) left_ -= std::min(left_, request_.local_room);
     if (left_ > 0) {
-      each_node(cluster_.self(), [&](const RemoteNode& node) {
+      each_with_known_load([&](const RemoteNode& node) {
         if (suits(node)) ask(node, room(node, left_));
         return left_ > 0;
       });
@@ -215,7 +233,7 @@ class Planner {
     std::stable_sort(better.begin(), better.end(),
                      [](const auto& a, const auto& b) { return a.first > b.first; });
     if (!request_.local_suits) {
-      each_node(cluster_.self(), [&](const RemoteNode& node) {
+      each_with_known_load([&](const RemoteNode& node) {
         if (suits(node) && labels_match(request_.strategy.soft_labels, node.view.labels)) {
           better.emplace_back(0, &node);
         }
@@ -232,7 +250,7 @@ class Planner {
   void wait_elsewhere() {
     if (left_ == 0 || request_.local_feasible) return;
     std::vector<const RemoteNode*> able;
-    each_node(cluster_.self(), [&](const RemoteNode& node) {
+    each_node([&](const RemoteNode& node) {
       if (suits(node)) able.push_back(&node);
       return able.size() < kWaitingPlaces;
     });

@@ -20,6 +20,9 @@
 
 namespace sheaf::scheduler {
 
+// More argument bytes elsewhere than this, and moving the task is worth more than staying.
+inline constexpr uint64_t kBytesThatMatter = 64 * 1024;
+
 struct RemoteNode {
   NodeView view;
   ResourceMap free;   // by the last view, and less what was granted to us or planned since
@@ -37,6 +40,8 @@ class ClusterMap {
   bool known() const { return known_; }
   uint16_t self() const { return self_; }
   const std::map<uint16_t, RemoteNode>& nodes() const { return nodes_; }
+  // Those whose load is known: all of a small cluster.
+  const std::set<uint16_t>& with_known_load() const { return with_known_load_; }
   const RemoteNode* find(uint16_t number) const;
   // Nothing when no live node has this id.
   const RemoteNode* find(const std::string& hex_node_id) const;
@@ -47,7 +52,10 @@ class ClusterMap {
  private:
   uint16_t self_;
   bool known_ = false;
+  void set_load(RemoteNode& node, const ResourceMap& available);
   std::map<uint16_t, RemoteNode> nodes_;
+  std::map<NodeId, uint16_t> numbers_;
+  std::set<uint16_t> with_known_load_;
 };
 
 struct SpillRequest {

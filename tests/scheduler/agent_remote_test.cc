@@ -281,6 +281,58 @@ TEST_F(AgentRemoteTest, AGroupGrowsWhenBundlesOfItComeBackHere) {
   EXPECT_TRUE(node.machine.groups().empty());
 }
 
+TEST_F(AgentRemoteTest, ADrainedNodeLeavesBundlesThatNobodyUses) {
+  AgentBench node(cpus(3), config());
+  node.send(FromController{ReserveGroup{{7, 7}, 1, {{0, cpus(1)}, {1, cpus(1)}}}});
+  protocol::SchedulingClass inside = one_cpu();
+  inside.strategy.kind = StrategyKind::kPlacementGroup;
+  inside.strategy.group = {7, 7};
+  inside.strategy.bundle = 1;
+  node.send(LeaseRequested{kDriver, 1, 1, inside, 1});
+  const auto grants = node.grants();
+  ASSERT_EQ(grants.size(), 1u);
+  node.send(FromController{DrainNode{true}});
+  auto left = node.reports<BundlesLeft>();
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0].bundles, (std::vector<int32_t>{0}));
+  EXPECT_EQ(node.machine.groups().at({7, 7}).bundles.size(), 1u);
+  node.send(LeaseReturned{kDriver, grants[0].lease, false});
+  left = node.reports<BundlesLeft>();
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left[0].bundles, (std::vector<int32_t>{1}));
+  EXPECT_TRUE(node.machine.groups().empty());
+  EXPECT_EQ(node.free("CPU"), 3 * kResourceUnit);
+}
+
+TEST_F(AgentRemoteTest, InALargeClusterItSaysWhatItLooksFor) {
+  std::vector<NodeView> views;
+  for (uint16_t number = 2; number <= kNodesInFullViews + 2; ++number) {
+    views.push_back(view_of(number, cpus(4), {}, {{"zone", number == 9 ? "a" : "b"}}));
+  }
+  see(std::move(views));
+  bench.advance_by(200ms);
+  bench.reports<ReportResources>();
+  ask(5, one_cpu(), {{7, 1 << 20}});
+  EXPECT_EQ(asked(), Asks());   // of nobody is anything known
+  bench.grants();
+  bench.advance_by(200ms);
+  auto reports = bench.reports<ReportResources>();
+  ASSERT_FALSE(reports.empty());
+  ASSERT_EQ(reports.back().wanted.size(), 1u);
+  EXPECT_EQ(reports.back().wanted[0].resources, cpus(1));
+  EXPECT_EQ(reports.back().wanted[0].count, 4u);
+  EXPECT_EQ(reports.back().named, (std::vector<uint16_t>{7}));
+  bench.send(FromController{ClusterView{{}, {{30, cpus(3)}}}});
+  EXPECT_EQ(asked(), (Asks{{30, 3}}));
+  bench.send(FromController{ClusterView{{}, {{30, {}}, {31, cpus(4)}}}});
+  EXPECT_EQ(asked(), (Asks{{30, 0}, {31, 4}}));
+  ask(0, one_cpu());
+  bench.advance_by(200ms);
+  reports = bench.reports<ReportResources>();
+  ASSERT_FALSE(reports.empty());
+  EXPECT_TRUE(reports.back().wanted.empty());
+}
+
 TEST_F(AgentRemoteTest, AWaitingActorIsGivenBackAndARunningOneIsNot) {
   auto spec = std::make_shared<protocol::ActorSpec>();
   spec->actor = {1, 1};

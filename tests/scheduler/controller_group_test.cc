@@ -153,6 +153,43 @@ TEST_F(ControllerGroupTest, EndsWithItsJobUnlessDetached) {
                                                                     RecordKind::kGroup);
 }
 
+TEST_F(ControllerGroupTest, BundlesOfADrainedNodeGoElsewhere) {
+  bench.ask(kDriver, group_of(kGroup, {cpus(1), cpus(1)}));
+  bench.report(GroupReserved{kGroup, 1, true});
+  bench.add_node(cpus(4), kNode2);
+  bench.to_node<ReserveGroup>();
+  bench.send(DrainAsked{1, true});
+  bench.report(BundlesLeft{kGroup, 1, {1}});
+  EXPECT_EQ(group(kGroup).state, GroupState::kRescheduling);
+  auto reserve = bench.told<ReserveGroup>(kNode2);
+  ASSERT_EQ(reserve.size(), 1u);
+  ASSERT_EQ(reserve[0].bundles.size(), 1u);
+  EXPECT_EQ(reserve[0].bundles[0].index, 1);
+  bench.report(GroupReserved{kGroup, reserve[0].attempt, true}, kNode2);
+  EXPECT_EQ(group(kGroup).state, GroupState::kCreated);
+  EXPECT_EQ(group(kGroup).placed, (std::vector<NodeId>{kNode, kNode2}));
+}
+
+// A node answers, and dies before the others have answered too.
+TEST_F(ControllerGroupTest, AHoleInAReservationIsFilled) {
+  bench.add_node(cpus(4), kNode2);
+  const NodeId third{9, 9};
+  protocol::GroupCreate spread = group_of(kGroup, {cpus(1), cpus(1)});
+  spread.strategy = protocol::GroupStrategy::kStrictSpread;
+  bench.ask(kDriver, spread);
+  bench.add_node(cpus(4), third);
+  const std::vector<NodeId> placed = group(kGroup).placed;
+  bench.report(GroupReserved{kGroup, 1, true}, placed[0]);
+  bench.send(NodeLost{placed[0], {protocol::ErrorKind::kNodeDied, "gone", "", {}}});
+  bench.to_node<ReserveGroup>();
+  bench.report(GroupReserved{kGroup, 1, true}, placed[1]);
+  EXPECT_NE(group(kGroup).state, GroupState::kCreated);
+  auto reserve = bench.told<ReserveGroup>(third);
+  ASSERT_EQ(reserve.size(), 1u);
+  bench.report(GroupReserved{kGroup, reserve[0].attempt, true}, third);
+  EXPECT_EQ(group(kGroup).state, GroupState::kCreated);
+}
+
 TEST_F(ControllerGroupTest, LostNodeMeansRescheduling) {
   bench.ask(kDriver, group_of(kGroup, {cpus(1)}));
   bench.report(GroupReserved{kGroup, 1, true});
