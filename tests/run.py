@@ -33,6 +33,7 @@ class Count:
         self.passed = 0
         self.failed: list[str] = []
         self.skipped: list[str] = []
+        self.notes: list[str] = []
 
     def add_case(self, case: ElementTree.Element, prefix: str = "") -> None:
         name = f"{prefix}{case.get('classname', '')}.{case.get('name', '')}"
@@ -69,11 +70,14 @@ def run_ctest_part(count: Count, out: Path, name: str, words: list[str]) -> None
     xml_dir.mkdir()
     junit = out / f"ctest-{name}.xml"
     env = dict(os.environ, GTEST_OUTPUT=f"xml:{xml_dir}/", GTEST_BRIEF="1")
-    command = ["ctest", "--test-dir", str(build), "--output-on-failure", "--output-junit"]
-    subprocess.run([*command, str(junit), *words], env=env, check=False)
+    command = ["ctest", "--test-dir", str(build), "--output-on-failure"]
+    command += ["--test-output-size-passed", "8192", "--output-junit", str(junit)]
+    subprocess.run([*command, *words], env=env, check=False)
     if not junit.exists():
         count.failed.append("ctest (did not run)")
         return
+    if line := proof(ElementTree.parse(junit)):
+        count.notes.append(line)
     for case in ElementTree.parse(junit).iter("testcase"):
         binary = case.get("name", "")
         details = xml_dir / f"{binary}.xml"
@@ -86,6 +90,33 @@ def run_ctest_part(count: Count, out: Path, name: str, words: list[str]) -> None
         # A binary can fail after its last test, or die before it could write a report.
         if case.get("status") == "fail" and len(count.failed) == before:
             count.failed.append(binary)
+
+
+def proof(tree: ElementTree.ElementTree) -> str:
+    """What the simulators and checkers did, in one line; nothing if none of them ran."""
+    names = ("seeds", "clusters", "nodes in all", "events", "faults", "deaths of nodes", "states")
+    names += ("violations",)
+    sums = dict.fromkeys(names, 0)
+    mutants = killed = 0
+    for case in tree.iter("testcase"):
+        program, _, mutant = re.sub("_(sim|checker)", r"\1:", case.get("name", "")).partition(":")
+        if not re.fullmatch("[a-z]+(sim|checker)", program):
+            continue
+        if mutant:
+            mutants += 1
+            killed += case.get("status") == "run"
+            continue
+        text = case.findtext("system-out") or ""
+        for line in text.splitlines():
+            if line.startswith(("simulated ", "checked ")):
+                for name in names:
+                    found = re.search(rf"(\d+) {name}", line)
+                    sums[name] += int(found[1]) if found else 0
+    if not mutants:
+        return ""
+    sums["seeds"] += sums.pop("clusters")
+    said = ", ".join(f"{count} {name}" for name, count in sums.items())
+    return f"simulators and checkers: {said}; {killed} of {mutants} mutants killed"
 
 
 def run_pytest(count: Count, out: Path, folder: str) -> None:
@@ -182,6 +213,8 @@ def main() -> int:
         check_leaks(count, mark, runtime_dir, shm_before)
     finally:
         shutil.rmtree(out, ignore_errors=True)
+    for note in count.notes:
+        print(note)
     for name in count.skipped:
         print(f"skipped: {name}")
     for name in count.failed:

@@ -8,13 +8,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <deque>
-#include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
+#include "tests/checker/explore.h"
 #include "tests/checker/model.h"
 
 namespace sheaf::checker {
@@ -44,71 +42,6 @@ std::vector<Config> plans() {
   return out;
 }
 
-struct HashOfHash {
-  size_t operator()(const Hash& hash) const { return hash.lo; }
-};
-struct Origin {
-  Hash before;
-  Step step;
-};
-
-struct Totals {
-  uint64_t states = 0, transitions = 0, depth = 0, left_out = 0;
-};
-
-// How a state came about, one step a line.
-using Seen = std::unordered_map<Hash, Origin, HashOfHash>;
-void print_path(const Seen& seen, Hash at, const Step& last) {
-  std::vector<std::string> lines{to_text(last)};
-  for (auto it = seen.find(at); it != seen.end() && !(it->second.before == at);
-       it = seen.find(it->second.before)) {
-    lines.push_back(to_text(it->second.step));
-    at = it->second.before;
-  }
-  for (size_t i = lines.size(); i-- > 0;) std::printf("  %s\n", lines[i].c_str());
-}
-
-// The violation found, or nothing.
-std::string explore(const Config& config, uint64_t limit, bool quiet, Totals& totals) {
-  std::unordered_map<Hash, Origin, HashOfHash> seen;
-  std::deque<std::pair<Hash, Model>> frontier;
-  Model first(config);
-  const Hash root = first.hash();
-  seen.emplace(root, Origin{root, {}});
-  frontier.emplace_back(root, std::move(first));
-  Totals own;
-  for (; !frontier.empty() && seen.size() < limit; ++own.depth) {
-    for (size_t n = frontier.size(); n > 0 && seen.size() < limit; --n) {
-      const auto [hash, model] = std::move(frontier.front());
-      frontier.pop_front();
-      for (const Step& step : model.steps()) {
-        ++own.transitions;
-        Model next = model;
-        next.apply(step);
-        if (!next.violation().empty()) {
-          if (!quiet) print_path(seen, hash, step);
-          return next.violation();
-        }
-        const Hash reached = next.hash();
-        if (seen.emplace(reached, Origin{hash, step}).second) {
-          frontier.emplace_back(reached, std::move(next));
-        }
-      }
-    }
-  }
-  own.states = seen.size();
-  own.left_out = frontier.size();   // looked at, but not what follows from them
-  std::printf("%-13s %8lu states, %9lu transitions, depth %lu%s\n", config.name.c_str(),
-              static_cast<unsigned long>(own.states), static_cast<unsigned long>(own.transitions),
-              static_cast<unsigned long>(own.depth), own.left_out ? ", not to the end" : "");
-  std::fflush(stdout);
-  totals.states += own.states;
-  totals.transitions += own.transitions;
-  totals.depth = std::max(totals.depth, own.depth);
-  totals.left_out += own.left_out;
-  return {};
-}
-
 }  // namespace
 }  // namespace sheaf::checker
 
@@ -127,8 +60,9 @@ int main(int argc, char** argv) {
   bool good = true;
   for (const Config& config : plans()) {
     if (!plan.empty() && plan != config.name) continue;
-    const std::string violation =
-        explore(config, std::min(limit, config.limit), !expect.empty(), totals);
+    const Limits limits{std::min(limit, config.limit), !expect.empty()};
+    const std::string violation = Explorer<Model, Step>().run(
+        config, limits, totals, [](const Model&, const Hash&) { return std::string(); });
     if (violation.empty()) continue;
     std::printf("%s: %s\n", config.name.c_str(), violation.c_str());
     if (!expect.empty() && violation.starts_with(expect + ":")) return 0;

@@ -18,6 +18,7 @@
 
 #include "scheduler/agent.h"
 #include "scheduler/controller.h"
+#include "tests/checker/explore.h"
 
 namespace sheaf::checker {
 
@@ -57,11 +58,6 @@ struct Step {
   uint32_t b = 0;
 };
 std::string to_text(const Step& step);
-
-struct Hash {
-  uint64_t lo = 0, hi = 0;
-  bool operator==(const Hash&) const = default;
-};
 
 class Model {
  public:

@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
+
+#include "tests/sim/cluster_requests.h"
 
 namespace sheaf::sim {
 
@@ -59,7 +62,8 @@ void Cluster::fail(const char* oracle, const std::string& what) {
 }
 
 void Cluster::at(Time time, Work what) {
-  queue_.emplace(std::pair(std::max(time, now_), next_event_++), std::move(what));
+  queue_.push_back({std::max(time, now_), next_event_++, std::move(what)});
+  std::push_heap(queue_.begin(), queue_.end(), std::greater<>());
 }
 
 // Things that happen on a node happen only while it runs; what comes due meanwhile waits.
@@ -84,9 +88,9 @@ bool Cluster::alive_now(SimNode& node) {
 bool Cluster::run() {
   start_head();
   for (uint32_t slot = 1; slot < nodes_.size(); ++slot) start_node(slot);
-  const uint64_t drivers = options_.tasks ? nodes_.size() : random_.between(2, 5);
-  for (uint64_t i = 0; i < drivers; ++i) {
-    const uint32_t slot = static_cast<uint32_t>(options_.tasks ? i : random_.below(nodes_.size()));
+  if (options_.tasks) start_submitters();
+  for (uint64_t n = options_.tasks ? 0 : random_.between(2, 5); n > 0; --n) {
+    const auto slot = static_cast<uint32_t>(random_.below(nodes_.size()));
     at(now_ + 200ms + delay(0, 300000), [this, slot] {
       SimNode& node = *nodes_[slot];
       if (node.member) start_driver(node);
@@ -94,29 +98,54 @@ bool Cluster::run() {
   }
   if (faults_on_) {
     const Time end = now_ + options_.fault_time;
-    for (Time t = now_ + 300ms; t < end; t += delay(10000, 300000)) {
+    for (Time t = now_ + 300ms; t < end; t += delay(1000, 2 * options_.fault_pace / 1us)) {
       at(t, [this] { inject_fault(); });
+    }
+    if (nodes_.size() > 2 && random_.one_in(4)) {
+      at(now_ + delay(300000, 4000000), [this] { part_two_members(); });
     }
     at(end, [this] {
       faults_on_ = false;
-      cuts_.clear();
+      for (auto& [pair, cut] : cuts_) {
+        if (!cut.lasting) mend(pair.first, pair.second);
+      }
       pump_all();
     });
   }
   const Time deadline = now_ + options_.patience;
   while (!queue_.empty() && oracle_.empty() && stats_.events < kEventLimit) {
-    auto next = queue_.extract(queue_.begin());
-    now_ = next.key().first;
+    std::pop_heap(queue_.begin(), queue_.end(), std::greater<>());
+    const Due next = std::move(queue_.back());
+    queue_.pop_back();
+    now_ = next.time;
     if (now_ > deadline) break;
     ++stats_.events;
-    next.mapped()();
+    next.what();
     drain();
     // At rest when nobody has worked for longer than a lease, and nothing stands still any more.
-    if (faults_on_ || drivers_alive_ > 0 || now_ < (options_.faults ? 12s : 3s)) last_work_ = now_;
+    const Time least = options_.faults ? 12s : 3s;
+    if (faults_on_ || lasting_ > 0 || drivers_alive_ > 0 || now_ < least) last_work_ = now_;
     if (now_ - last_work_ > 6s) break;
   }
   if (oracle_.empty()) check_end();
   return oracle_.empty();
+}
+
+// A scaling run begins when everybody is there.
+void Cluster::start_submitters() {
+  at(now_ + 100ms, [this] {
+    const bool complete = std::all_of(nodes_.begin(), nodes_.end(),
+                                      [](const auto& node) { return node->member; });
+    if (!complete) return start_submitters();
+    stats_ = {};
+    stats_.nodes = nodes_.size();
+    stats_.begun = now_ + 1s;
+    const size_t count = options_.submitters ? options_.submitters : (nodes_.size() + 1) / 2;
+    for (size_t i = 0; i < count; ++i) {
+      at_node(*nodes_[i * nodes_.size() / count], stats_.begun,
+              [this](SimNode& node) { start_driver(node); });
+    }
+  });
 }
 
 void Cluster::drain() {
@@ -139,7 +168,10 @@ SimNode* Cluster::by_number(uint16_t number) {
   return node.up && node.life == it->second.second ? &node : nullptr;
 }
 
-bool Cluster::cut(uint32_t a, uint32_t b) const { return cuts_.contains(link(a, b)); }
+bool Cluster::cut(uint32_t a, uint32_t b) const {
+  auto it = cuts_.find(link(a, b));
+  return it != cuts_.end() && it->second.mended == Time{0};
+}
 
 void Cluster::send(SimNode& from, uint16_t to, size_t bytes,
                    std::function<void(SimNode&)> deliver) {
@@ -147,6 +179,12 @@ void Cluster::send(SimNode& from, uint16_t to, size_t bytes,
   if (!target || from.gone.contains(to)) return;
   ++stats_.messages;
   stats_.bytes += bytes;
+  if (bytes > 0) {
+    const bool with_head = from.number == 1 || to == 1;
+    ++stats_.control_messages;
+    stats_.head_messages += with_head;
+    stats_.head_bytes += with_head ? bytes : 0;
+  }
   const LifeKey source{from.slot, from.life}, goal{target->slot, target->life};
   Channel& channel = channels_[{source, goal}];
   channel.last = std::max(channel.last, now_ + delay(20, random_.one_in(20) ? 5000 : 300));
@@ -233,6 +271,9 @@ void Cluster::start_node(uint32_t slot) {
   node.agent.reset();
   node.tick_at.reset();
   node.gone.clear();
+  node.agent_told.clear();
+  node.silent_since.clear();
+  node.complained = false;
   node.next_process = 2;
   at_node(node, now_ + delay(100, 100000), [this](SimNode& self) { ask_number(self); });
 }
@@ -271,6 +312,7 @@ void Cluster::heartbeat(SimNode& node) {
                        sent = *sent_at](SimNode&) {
       to_controller(NodeHeartbeat{number, incarnation, sent});
     });
+    complain(node);
   }
   at_node(node, node.lease->next_tick(), [this](SimNode& self) { heartbeat(self); });
 }
@@ -299,6 +341,65 @@ void Cluster::stop_node(SimNode& node, bool restart) {
   });
 }
 
+// The members that its connections do not reach: the head is told, again and again.
+void Cluster::complain(SimNode& node) {
+  if (cuts_.empty()) return;
+  PeersSilent silent;
+  const std::map<uint16_t, Time> before = std::exchange(node.silent_since, {});
+  for (const auto& other : nodes_) {
+    const bool known = other->slot != 0 && other->member && !node.gone.contains(other->number);
+    if (!known || !cut(node.slot, other->slot)) continue;
+    auto old = before.find(other->number);
+    const Time since = old == before.end() ? now_ : old->second;
+    node.silent_since[other->number] = since;
+    check_parting(node, other->number, since);
+    if (now_ >= since + NodeLeaseConfig{}.lease_time / 2) silent.numbers.push_back(other->number);
+  }
+  const bool again = std::exchange(node.complained, !silent.numbers.empty());
+  if (node.complained || again) tell_head(node, FromNode{node.id, silent}, 20);
+}
+
+void Cluster::sever(uint32_t a, uint32_t b) {
+  auto [it, first] = cuts_.try_emplace(link(a, b), Cut{now_, {}, false});
+  if (first || it->second.mended == Time{0}) return;
+  // So short a time in between is seen by nobody.
+  if (now_ - it->second.mended > 500ms) it->second.since = now_;
+  it->second.mended = {};
+}
+
+void Cluster::mend(uint32_t a, uint32_t b) {
+  auto it = cuts_.find(link(a, b));
+  if (it == cuts_.end() || it->second.mended != Time{0} || it->second.lasting) return;
+  it->second.mended = now_;
+}
+
+// For longer than anybody may wait for the other. Both still reach the head.
+void Cluster::part_two_members() {
+  const auto a = static_cast<uint32_t>(random_.between(1, nodes_.size() - 1));
+  const auto b = static_cast<uint32_t>(random_.between(1, nodes_.size() - 1));
+  if (a == b) return;
+  ++stats_.faults;
+  ++stats_.partings;
+  note(5, a, b);
+  sever(a, b);
+  cuts_.at(link(a, b)).lasting = true;
+  ++lasting_;
+  at(now_ + delay(1000000, 25000000), [this, a, b] {
+    cuts_.at(link(a, b)).lasting = false;
+    mend(a, b);
+    --lasting_;
+    pump_all();
+  });
+}
+
+// For a while, as an operator would who thinks better of it.
+void Cluster::drain_somebody(uint32_t slot) {
+  const uint16_t number = nodes_[slot]->number;
+  to_controller(DrainAsked{number, true});
+  at_node(head(), now_ + delay(20000, 1500000),
+          [this, number](SimNode&) { to_controller(DrainAsked{number, false}); });
+}
+
 void Cluster::inject_fault() {
   ++stats_.faults;
   const uint64_t kind = random_.below(20);
@@ -316,15 +417,14 @@ void Cluster::inject_fault() {
     for (uint32_t i = 0; i < nodes_.size(); ++i) {
       if (i != slot && (kind == 3 || i == other)) links.push_back(link(slot, i));
     }
-    // Only what the controller cannot tell from a death is one; two nodes that lose each other
-    // and nobody else wait for the link.
-    for (const auto& pair : links) cuts_.insert(pair);
+    for (const auto& pair : links) sever(pair.first, pair.second);
     at(now_ + delay(10000, random_.one_in(2) ? 5000000 : 500000), [this, links] {
-      for (const auto& pair : links) cuts_.erase(pair);
+      for (const auto& pair : links) mend(pair.first, pair.second);
       pump_all();
     });
     return;
   }
+  if (kind == 6 && node.member && head().paused_until <= now_) return drain_somebody(slot);
   if (kind == 4 && node.member && drivers_started_ < 12) return start_driver(node);
   std::vector<ProcessId> victims;
   for (const auto& [id, p] : processes_) {

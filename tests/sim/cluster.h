@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "scheduler/agent.h"
@@ -32,17 +33,23 @@ struct ClusterOptions {
   uint64_t seed = 1;
   uint32_t nodes = 0;            // 0: drawn from the seed
   bool faults = true;
-  uint32_t tasks = 0;            // a scaling run: so many, one driver on every node
+  uint32_t tasks = 0;            // a scaling run: so many in all
+  uint32_t submitters = 0;       // of a scaling run; 0: on every other node
   bool count_bytes = false;
   bool trace = false;
   Time fault_time = 4s;
+  Time fault_pace = 20ms;        // from one to the next, on average
   Time patience = 200s;
 };
 struct ClusterStats {
   uint64_t events = 0, faults = 0, node_deaths = 0, messages = 0, bytes = 0, tasks = 0, calls = 0;
   uint64_t checks = 0, remote_tasks = 0, heartbeats = 0, views = 0, view_bytes = 0;
-  uint64_t nodes = 0;
-  Time tasks_done{0};            // when the last task ended
+  uint64_t nodes = 0, partings = 0;   // partings: links of two members that were lost for good
+  uint64_t control_messages = 0;                // those that do not come from a task's call
+  uint64_t head_messages = 0, head_bytes = 0;   // of them, to and from the head's daemon
+  Time begun{0}, tasks_done{0};  // when a scaling run's tasks were there; when the last one ended
+  Time work_done{0};             // sum of the tasks' lengths
+  Time filled_at{0};             // when nine tenths of all CPUs were busy, a scaling run
 };
 
 struct SimTask {
@@ -106,6 +113,9 @@ struct SimNode {
   std::optional<Time> tick_at;
   uint32_t next_process = 2;
   std::set<uint16_t> gone;       // numbers that it was told are dead
+  std::set<uint16_t> agent_told; // of them, those of which its agent has heard
+  std::map<uint16_t, Time> silent_since;   // members that it does not reach
+  bool complained = false;
 };
 using LifeKey = std::pair<uint32_t, uint64_t>;   // slot, life
 
@@ -127,6 +137,14 @@ class Cluster {
   };
 
   // cluster.cc: time, network, lives of nodes, faults.
+  struct Due {
+    Time time;
+    uint64_t number;
+    Work what;
+    bool operator>(const Due& other) const {
+      return std::pair(time, number) > std::pair(other.time, other.number);
+    }
+  };
   void at(Time time, Work what);
   void at_node(const SimNode& node, Time time, std::function<void(SimNode&)> what);
   Time delay(uint64_t low_us, uint64_t high_us);
@@ -139,6 +157,12 @@ class Cluster {
   void pump(const LifeKey& from, const LifeKey& to);
   void pump_all();
   bool cut(uint32_t a, uint32_t b) const;
+  void sever(uint32_t a, uint32_t b);
+  void mend(uint32_t a, uint32_t b);
+  void part_two_members();
+  void drain_somebody(uint32_t slot);
+  void complain(SimNode& node);
+  void start_submitters();
   void start_head();
   void start_node(uint32_t slot);
   void ask_number(SimNode& node);
@@ -204,6 +228,7 @@ class Cluster {
   void add_tasks(SimProcess& p);
   void add_actor(SimProcess& p);
   void add_group(SimProcess& p);
+  void add_task(SimProcess& p, uint32_t class_id, Time duration);
   void submit(SimProcess& p, uint32_t class_id, Time duration);
   void update_request(SimProcess& p, uint32_t class_id);
   void use_lease(SimProcess& p, uint64_t lease);
@@ -223,6 +248,9 @@ class Cluster {
   void check_books(const SimNode& node);
   void check_authority(ActorId actor, ProcessId process, uint32_t incarnation);
   void check_fence(const FenceNode& fence);
+  void check_known_dead(const SimNode& node);
+  void check_parting(const SimNode& node, uint16_t other, Time since);
+  void check_condemned(const SimNode& node);
   void check_barrier(const BarrierClosed& closed);
   void check_end();
 
@@ -230,7 +258,7 @@ class Cluster {
   Random random_;
   Time now_{1s};
   uint64_t next_event_ = 0;
-  std::map<std::pair<Time, uint64_t>, Work> queue_;
+  std::vector<Due> queue_;                          // a heap, the earliest first
   std::deque<Work> work_;
   bool draining_ = false;
   ClusterStats stats_;
@@ -240,15 +268,20 @@ class Cluster {
   std::vector<std::unique_ptr<SimNode>> nodes_;
   std::map<uint16_t, LifeKey> numbers_;             // every number ever given out
   std::map<std::pair<LifeKey, LifeKey>, Channel> channels_;
-  std::set<std::pair<uint32_t, uint32_t>> cuts_;    // slots, the lower first
+  struct Cut {
+    Time since{0}, mended{0};                       // mended 0: not yet
+    bool lasting = false;                           // beyond the time of the faults
+  };
+  std::map<std::pair<uint32_t, uint32_t>, Cut> cuts_;   // slots, the lower first
+  size_t lasting_ = 0;
   std::unique_ptr<Controller> controller_;
   std::unique_ptr<MemoryJournal> journal_;
   std::optional<Time> controller_tick_;
   bool sync_planned_ = false;
   std::map<uint64_t, std::set<uint16_t>> reached_;  // barrier: nodes that have failed the peer
   std::map<ProcessId, SimProcess> processes_;
-  std::map<uint64_t, SimTask> tasks_;
-  uint64_t next_task_ = 1;
+  std::unordered_map<uint64_t, SimTask> tasks_;
+  uint64_t next_task_ = 1, busy_ = 0;
   uint32_t drivers_started_ = 0, drivers_alive_ = 0;
   Time last_work_{0};
   std::map<ActorId, uint32_t> started_;             // highest incarnation ever started

@@ -29,14 +29,14 @@ SimProcess* Cluster::live(ProcessId id) {
 SimNode* Cluster::node_of_process(ProcessId id) { return by_number(node_of(id)); }
 
 void Cluster::to_daemon(SimProcess& p, std::function<void(SimNode&)> what) {
-  p.to_daemon = std::max(p.to_daemon, now_) + delay(1, 100);
+  p.to_daemon = std::max(p.to_daemon, now_ + delay(1, 100));
   at_node(*nodes_[p.slot], p.to_daemon, std::move(what));
 }
 
 void Cluster::to_process(ProcessId id, std::function<void(SimProcess&)> what) {
   SimProcess* p = live(id);
   if (!p) return;
-  p->from_daemon = std::max(p->from_daemon, now_) + delay(1, 100);
+  p->from_daemon = std::max(p->from_daemon, now_ + delay(1, 100));
   at_node(*nodes_[p->slot], p->from_daemon, [this, id, what = std::move(what)](SimNode&) {
     if (SimProcess* self = live(id)) what(*self);
   });
@@ -108,11 +108,12 @@ void Cluster::run_program(SimProcess& p) {
     protocol::SchedulingClass spec;
     spec.resources = {{"CPU", kResourceUnit}};
     const uint32_t class_id = class_of(p, spec);
-    const auto share = static_cast<uint32_t>(options_.tasks / nodes_.size());
-    // Half of the drivers have nothing to do: their nodes take what the others cannot run.
-    if (p.slot % 2 == 0) {
-      for (uint32_t i = 0; i < 2 * share; ++i) submit(p, class_id, delay(5000, 15000));
+    const uint32_t submitters =
+        options_.submitters ? options_.submitters : static_cast<uint32_t>((nodes_.size() + 1) / 2);
+    for (uint32_t i = 0; i < options_.tasks / submitters; ++i) {
+      add_task(p, class_id, delay(5000, 15000));
     }
+    update_request(p, class_id);
     return check_done(p);
   }
   for (uint64_t n = random_.between(1, 4); n > 0; --n) add_tasks(p);
@@ -214,11 +215,15 @@ void Cluster::check_done(SimProcess& p) {
 
 // ---- Tasks --------------------------------------------------------------------------------------
 
-void Cluster::submit(SimProcess& p, uint32_t class_id, Time duration) {
+void Cluster::add_task(SimProcess& p, uint32_t class_id, Time duration) {
   const uint64_t id = next_task_++;
   tasks_[id] = {class_id, p.id, duration};
   ++p.tasks_open;
   p.classes.at(class_id).queue.push_back(id);
+}
+
+void Cluster::submit(SimProcess& p, uint32_t class_id, Time duration) {
+  add_task(p, class_id, duration);
   update_request(p, class_id);
 }
 
@@ -301,11 +306,17 @@ void Cluster::start_task(SimProcess& worker, uint64_t id, uint64_t lease, Proces
   if (it == tasks_.end()) return;   // its owner is gone
   if (worker.running != 0) fail("LeaseConservation", "a worker was given two tasks at once");
   worker.running = id;
+  ++busy_;
+  if (stats_.filled_at == Time{0} && busy_ * 10 >= nodes_.size() * 8 * 9) stats_.filled_at = now_;
   at_node(*nodes_[worker.slot], now_ + it->second.duration,
           [this, process = worker.id, id, lease, client](SimNode&) {
             SimProcess* self = live(process);
             if (!self || self->running != id) return;
             self->running = 0;
+            --busy_;
+            if (auto task = tasks_.find(id); task != tasks_.end()) {
+              stats_.work_done += task->second.duration;
+            }
             if (node_of(client) != node_of(process)) ++stats_.remote_tasks;
             between(process, client,
                     [this, lease, id](SimProcess& p) { on_task_done(p, lease, id); });

@@ -13,6 +13,11 @@ void Cluster::to_agent(SimNode& node, AgentEvent event) {
     SimNode& self = *nodes_[slot];
     if (self.life != life || !self.up || !self.agent) return;
     note(10, self.number, event.index());
+    if (const auto* told = std::get_if<FromController>(&event)) {
+      if (const auto* gone = std::get_if<NodeGone>(&told->message)) {
+        self.agent_told.insert(gone->number);
+      }
+    }
     for (const AgentAction& action : self.agent->handle(event, now_)) perform(self, action);
     check_books(self);
     tick(self);
@@ -130,6 +135,7 @@ void Cluster::act(SimNode& node, const ToController& a) {
 }
 
 void Cluster::act(SimNode& node, const AskNode& a) {
+  if (node.agent_told.contains(a.number)) fail("Fence", "a node that is dead is asked for leases");
   const ProcessId client = a.request.client;
   if (auto p = processes_.find(client); p != processes_.end()) p->second.related.insert(a.number);
   const size_t bytes = options_.count_bytes ? kHead + wire::encode(a.request).size() : 0;
@@ -138,6 +144,7 @@ void Cluster::act(SimNode& node, const AskNode& a) {
 }
 
 void Cluster::act(SimNode& node, const ReturnToNode& a) {
+  if (node.agent_told.contains(a.number)) fail("Fence", "a lease goes back to a node that is dead");
   send(node, a.number, kHead + 17,
        [this, lease = a.lease](SimNode& other) { to_agent(other, lease); });
 }
@@ -163,6 +170,8 @@ void Cluster::act(const ToNode& a) {
   if (const auto* closed = std::get_if<BarrierClosed>(&a.message)) check_barrier(*closed);
   SimNode* node = by_number(a.number);
   if (node && node->id != a.node) node = nullptr;
+  const auto* gone = std::get_if<NodeGone>(&a.message);
+  if (gone && gone->number == a.number && node) check_condemned(*node);
   if (a.number == 1) return from_head(head(), a.message);
   size_t bytes = 0;
   if (options_.count_bytes) bytes = kHead + encode(a.message).size();
@@ -231,7 +240,10 @@ void Cluster::act(const FenceNode& a) {
 // ---- What the head tells a node -----------------------------------------------------------------
 
 void Cluster::from_head(SimNode& node, NodeMessage message) {
-  if (const auto* gone = std::get_if<NodeGone>(&message)) node_gone(node, *gone);
+  if (const auto* gone = std::get_if<NodeGone>(&message)) {
+    if (gone->number == node.number) return stop_node(node, true);   // it has been told to go
+    node_gone(node, *gone);
+  }
   to_agent(node, FromController{message});
   if (const auto* gone = std::get_if<NodeGone>(&message)) {
     tell_head(node, FromNode{node.id, BarrierReached{gone->barrier}}, kHead + 9);

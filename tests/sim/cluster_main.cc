@@ -1,7 +1,8 @@
 // cluster_sim: runs many seeds of clusters and says what it saw.
 //   --seeds N [--first F]   seeds F .. F+N-1; every tenth runs twice and must leave the same trace
 //   --seed S [--trace]      replays one
-//   --nodes N --tasks T     one run without faults: what control costs at that size
+//   --nodes N --tasks T [--submitters S]
+//                           one run without faults: what control costs at that size
 //   --expect ORACLE         succeeds when that oracle is violated (for programs built from mutants)
 #include <fmt/format.h>
 
@@ -19,7 +20,7 @@ using sheaf::sim::ClusterStats;
 
 struct Arguments {
   uint64_t first = 1, seeds = 100;
-  uint32_t nodes = 0, tasks = 0;
+  uint32_t nodes = 0, tasks = 0, submitters = 0;
   bool trace = false;
   std::string expect;
 };
@@ -33,6 +34,7 @@ Arguments parse(int argc, char** argv) {
     else if (name == "--first") out.first = std::stoull(value());
     else if (name == "--nodes") out.nodes = static_cast<uint32_t>(std::stoul(value()));
     else if (name == "--tasks") out.tasks = static_cast<uint32_t>(std::stoul(value()));
+    else if (name == "--submitters") out.submitters = static_cast<uint32_t>(std::stoul(value()));
     else if (name == "--trace") out.trace = true;
     else if (name == "--expect") out.expect = value();
     else if (name == "--seed") {
@@ -52,20 +54,31 @@ int scale_run(const Arguments& arguments) {
   ClusterOptions options;
   options.nodes = arguments.nodes;
   options.tasks = arguments.tasks;
+  options.submitters = arguments.submitters;
   options.faults = false;
   options.count_bytes = true;
   Cluster cluster(options);
   const bool good = cluster.run();
   const ClusterStats& s = cluster.stats();
-  const double span = static_cast<double>(s.tasks_done.count()) * 1e-9 - 1;
-  const double control_bytes = static_cast<double>(s.bytes);
-  fmt::print("{} nodes: {} tasks ({} elsewhere) in {:.2f} s of cluster time; {} messages between "
-             "daemons, {:.0f} bytes of control a task; views {:.0f} kB/s from the head, {} "
-             "heartbeats; {} events, {:.1f} s to simulate{}\n",
-             s.nodes, s.tasks, s.remote_tasks, span, s.messages,
-             (control_bytes - static_cast<double>(s.view_bytes)) / static_cast<double>(s.tasks),
-             static_cast<double>(s.view_bytes) / span / 1000, s.heartbeats, s.events,
-             seconds_since(start), good ? "" : "; " + cluster.violation());
+  const auto seconds = [](sheaf::scheduler::Time time) {
+    return static_cast<double>(time.count()) * 1e-9;
+  };
+  const double span = seconds(s.tasks_done - s.begun), nodes = static_cast<double>(s.nodes);
+  const double tasks = static_cast<double>(s.tasks);
+  fmt::print("{} nodes: {} tasks ({} elsewhere) in {:.2f} s of cluster time, CPUs {:.1f} % busy, "
+             "nine tenths of them after {:.0f} ms; control a task: {:.2f} messages, {:.0f} bytes; "
+             "a node and second: {:.1f} messages, {:.0f} bytes; the head: {:.0f} messages/s, "
+             "{:.0f} kB/s, views {:.0f} kB/s; {} events, {:.1f} s to simulate{}\n",
+             s.nodes, s.tasks, s.remote_tasks, span,
+             seconds(s.work_done) / (span * nodes * 8) * 100,
+             s.filled_at.count() ? seconds(s.filled_at - s.begun) * 1e3 : -1.0,
+             static_cast<double>(s.control_messages) / tasks, static_cast<double>(s.bytes) / tasks,
+             static_cast<double>(s.control_messages) / nodes / span,
+             static_cast<double>(s.bytes) / nodes / span,
+             static_cast<double>(s.head_messages) / span,
+             static_cast<double>(s.head_bytes) / span / 1000,
+             static_cast<double>(s.view_bytes) / span / 1000, s.events, seconds_since(start),
+             good ? "" : "; " + cluster.violation());
   return good ? 0 : 1;
 }
 
@@ -97,6 +110,7 @@ int main(int argc, char** argv) {
     sum.events += s.events;
     sum.faults += s.faults;
     sum.node_deaths += s.node_deaths;
+    sum.partings += s.partings;
     sum.messages += s.messages;
     sum.tasks += s.tasks;
     sum.remote_tasks += s.remote_tasks;
@@ -120,11 +134,11 @@ int main(int argc, char** argv) {
     return 1;
   }
   fmt::print("simulated {} clusters ({} twice) of {} nodes in all: {} events, {} messages, {} "
-             "faults, {} deaths of nodes, {} tasks ({} elsewhere), {} actor calls; {} checks of "
-             "LeaseConservation, OneAuthority, Fence, Barrier, NoHang, NoLeak: {} violations; "
-             "{:.1f} s\n",
+             "faults, {} deaths of nodes, {} partings of members, {} tasks ({} elsewhere), {} "
+             "actor calls; {} checks of LeaseConservation, OneAuthority, Fence, Barrier, NoFlap, "
+             "NoHang, NoLeak: {} violations; {:.1f} s\n",
              arguments.seeds, repeated, sum.nodes, sum.events, sum.messages, sum.faults,
-             sum.node_deaths, sum.tasks, sum.remote_tasks, sum.calls, sum.checks, violations,
-             seconds_since(start));
+             sum.node_deaths, sum.partings, sum.tasks, sum.remote_tasks, sum.calls, sum.checks,
+             violations, seconds_since(start));
   return violations == 0 ? 0 : 1;
 }

@@ -7,10 +7,18 @@ namespace sheaf::sim {
 
 using protocol::ActorState;
 
+namespace {
+// A half of a lease's time until the head is told, one until it acts, one for a node that it cannot
+// tell; and as much again for what delays the news meanwhile.
+constexpr Time kPartingEnds = 15s;
+// From a link that is there again to a controller that knows it.
+constexpr Time kNewsTake = 2500ms;
+}  // namespace
+
 // LeaseConservation: what is free and what is held make up the whole, on every node.
 void Cluster::check_books(const SimNode& node) {
   ++stats_.checks;
-  if (options_.tasks && stats_.checks % 64 != 0) return;
+  if (options_.tasks && stats_.checks % 4096 != 0) return;
   const Agent& agent = *node.agent;
   ResourceMap books = agent.resources().available();
   const auto count = [&](const Holding& holding) {
@@ -31,6 +39,7 @@ void Cluster::check_books(const SimNode& node) {
                                             amount - amount_of(agent.resources().total(), name)));
     }
   }
+  check_known_dead(node);
   for (const auto& [id, lease] : agent.leases()) {
     const uint16_t client = node_of(lease.client);
     if (client != node.number && node.gone.contains(client) && !agent.workers().empty() &&
@@ -39,6 +48,44 @@ void Cluster::check_books(const SimNode& node) {
            fmt::format("node {} keeps a lease for a process of a dead node", node.number));
     }
   }
+}
+
+// NoLeak: nothing is counted as held at, or asked of, a node that is dead.
+void Cluster::check_known_dead(const SimNode& node) {
+  if (node.agent_told.empty()) return;
+  for (const auto& [id, lease] : node.agent->remote_leases()) {
+    if (!node.agent_told.contains(lease.number)) continue;
+    fail("NoLeak", fmt::format("node {} keeps a lease of node {}, which is dead", node.number,
+                               lease.number));
+  }
+  for (const auto& [key, flow] : node.agent->flows()) {
+    for (const auto& [number, count] : flow.asked) {
+      if (!node.agent_told.contains(number)) continue;
+      fail("NoLeak", fmt::format("node {} asks node {}, which is dead", node.number, number));
+    }
+  }
+}
+
+// NoHang: two members that cannot reach each other do not stay members for ever.
+void Cluster::check_parting(const SimNode& node, uint16_t other, Time since) {
+  ++stats_.checks;
+  if (now_ < since + kPartingEnds) return;
+  if (controller_->node_with(node.number).is_nil() || controller_->node_with(other).is_nil()) {
+    return;
+  }
+  fail("NoHang", fmt::format("nodes {} and {} have not reached each other for {} ms, and both are "
+                             "members", node.number, other, (now_ - since) / 1ms));
+}
+
+// NoFlap: nobody has to go but for a link that has been down for a lease's time, and was just now.
+void Cluster::check_condemned(const SimNode& node) {
+  ++stats_.checks;
+  for (const auto& [pair, cut] : cuts_) {
+    if (pair.first == 0 || (pair.first != node.slot && pair.second != node.slot)) continue;
+    const Time end = cut.mended == Time{0} ? now_ : cut.mended;
+    if (end - cut.since >= NodeLeaseConfig{}.lease_time && now_ - end <= kNewsTake) return;
+  }
+  fail("NoFlap", fmt::format("node {} has to go though it reaches everybody", node.number));
 }
 
 // OneAuthority: when an actor begins to answer, nobody else in the cluster still may, but for
