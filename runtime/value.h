@@ -1,8 +1,9 @@
 // How values look as bytes, in every language: a tag and its data. Arguments, results and stored objects are all such
 // encodings, so a C++ program reads what Python wrote as long as it is plain data.
 //
-// Python writes exact immutable builtins natively and anything else as pickle; it reads every tag. C++ writes plain
-// data and containers and reads everything but pickle. Lengths and counts are u32 little-endian unless said.
+// Python writes exact immutable builtins, and flat lists and dicts of them, natively and anything else as pickle; it
+// reads every tag. C++ writes plain data and containers and reads everything but pickle. Lengths and counts are u32
+// little-endian unless said.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,9 @@
 // Python values to and from runtime/value.h.
 //
-// Exact immutable builtins, ObjectRefs and lists of ObjectRefs are written natively; everything else is pickled with
-// protocol 5, its large buffers kept apart so that they are copied once, into the arena. All functions need the
-// interpreter lock; they give it up for copies of a megabyte and more and while they wait for space.
+// Exact immutable builtins, ObjectRefs, lists of ObjectRefs, and lists and dicts of numbers and short texts are written
+// natively; everything else is pickled with protocol 5, its large buffers kept apart so that they are copied once, into
+// the arena. All functions need the interpreter lock; they give it up for copies of a megabyte and more and while they
+// wait for space.
 #pragma once
 
 #include <functional>

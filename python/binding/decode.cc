@@ -98,7 +98,11 @@ PyObject* Decoder::dict() {
   uint32_t n = 0;
   if (!counted(&n)) return corrupt();
   if (Py_EnterRecursiveCall(" while reading a value")) return nullptr;
+#if PY_VERSION_HEX < 0x030D0000
+  Ref out(_PyDict_NewPresized(n));
+#else
   Ref out(PyDict_New());
+#endif
   bool ok = static_cast<bool>(out);
   for (uint32_t i = 0; ok && i < n; ++i) {
     Ref key(value());

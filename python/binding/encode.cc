@@ -15,6 +15,9 @@ namespace {
 constexpr int kNativeDepthMax = 8;
 constexpr int kPlainDepthMax = 200;
 constexpr size_t kUnlockedCopyBytes = 1 << 20;
+// Of text among a flat container's values: pickle writes an object that comes again only once, we do not.
+constexpr Py_ssize_t kFlatTextMax = 64;         // bytes of one
+constexpr size_t kFlatTextBytesMax = 1 << 20;   // of all
 
 enum class Native { kDone, kNotNative, kFailed };
 
@@ -139,6 +142,47 @@ Native put_native(Frame& f, PyObject* value, int depth) {
   return Native::kDone;
 }
 
+// A number, a truth value, None, or a short text.
+bool is_flat(PyObject* value, size_t* text_bytes) {
+  PyTypeObject* type = Py_TYPE(value);
+  if (type == &PyFloat_Type || type == &PyLong_Type || type == &PyBool_Type || value == Py_None) return true;
+  if (type != &PyUnicode_Type && type != &PyBytes_Type) return false;
+  Py_ssize_t size = type == &PyBytes_Type ? PyBytes_GET_SIZE(value) : PyUnicode_GET_LENGTH(value);
+  *text_bytes += static_cast<size_t>(size);
+  return size <= kFlatTextMax && *text_bytes <= kFlatTextBytesMax;
+}
+
+// A list or dict of nothing but such: no part of it is mutable, so that identity is not lost, and reading it back takes
+// half of what pickle takes. Only as a whole value: a container inside of another may stand there twice.
+Native put_flat(Frame& f, PyObject* value) {
+  Frame::Mark mark = f.mark();
+  size_t text_bytes = 0;
+  Native done = Native::kDone;
+  if (PyList_CheckExact(value) && PyList_GET_SIZE(value) <= UINT32_MAX) {
+    put_tag(f, ValueTag::kList);
+    f.bytes.put32(static_cast<uint32_t>(PyList_GET_SIZE(value)));
+    for (Py_ssize_t i = 0; done == Native::kDone && i < PyList_GET_SIZE(value); ++i) {
+      PyObject* item = PyList_GET_ITEM(value, i);
+      done = is_flat(item, &text_bytes) ? put_native(f, item, 1) : Native::kNotNative;
+    }
+  } else if (PyDict_CheckExact(value) && PyDict_GET_SIZE(value) <= UINT32_MAX) {
+    put_tag(f, ValueTag::kDict);
+    f.bytes.put32(static_cast<uint32_t>(PyDict_GET_SIZE(value)));
+    Py_ssize_t at = 0;
+    PyObject *key = nullptr, *item = nullptr;
+    size_t key_bytes = 0;   // keys do not come twice
+    while (done == Native::kDone && PyDict_Next(value, &at, &key, &item)) {
+      done = is_flat(key, &key_bytes) && is_flat(item, &text_bytes) ? put_native(f, key, 1) : Native::kNotNative;
+      if (done == Native::kDone) done = put_native(f, item, 1);
+      key_bytes = 0;
+    }
+  } else {
+    return Native::kNotNative;
+  }
+  if (done != Native::kDone) f.cut(mark);
+  return done;
+}
+
 bool is_ref_list(PyObject* value) {
   if (!PyList_CheckExact(value) || PyList_GET_SIZE(value) == 0 || PyList_GET_SIZE(value) > UINT32_MAX) return false;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(value); ++i) {
@@ -194,11 +238,9 @@ void write_out(Frame& f, const Frame::Mark& mark, char* out) {
 }  // namespace
 
 bool encode_value(Frame& frame, PyObject* value) {
-  switch (put_native(frame, value, 0)) {
-    case Native::kDone: return true;
-    case Native::kFailed: return false;
-    case Native::kNotNative: break;
-  }
+  Native done = put_native(frame, value, 0);
+  if (done == Native::kNotNative && !frame.plain) done = put_flat(frame, value);
+  if (done != Native::kNotNative) return done == Native::kDone;
   if (frame.plain) {
     PyErr_Format(PyExc_TypeError, "%.100s is no plain data, which is all that another language can read: None, bool, "
                  "int, float, str, bytes, tuples, lists, dicts and references of these.", Py_TYPE(value)->tp_name);

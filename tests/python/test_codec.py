@@ -63,6 +63,10 @@ VALUES = [
     Ellipsis, NotImplemented, Colour.RED, Point(1, [2]), Pair(1, "b"), MyInt(7), MyStr("sub"),
     decimal.Decimal("1.10"), datetime.datetime(2026, 1, 2, 3), collections.OrderedDict(a=1), collections.deque([1]),
     list(range(100_000)), {i: str(i) for i in range(5_000)}, int, Point, len, math.sqrt,
+    # Flat lists and dicts, and what makes them less flat.
+    {}, [None, True, 2**63 - 1, -0.5, "t", b"t"], {f"key {i}": i / 2 for i in range(1000)}, {"k": "v" * 64},
+    {2.5: True, b"b": None, 2**70: 1, "": False}, ["v" * 65], [1, 2**70], {"k" * 65: 1}, {(1,): 2}, {"k": (1,)},
+    ["\ud800"], [MyInt(1)], {MyStr("k"): 1}, [float(i) for i in range(3000)], ["ab" * 30] * 40_000, [[1], [2]],
 ]
 
 
@@ -97,6 +101,24 @@ def test_nan_and_sharing():
     loop.append(loop)
     out = sheaf.get(sheaf.put(loop))
     assert out[0] is out
+
+
+def test_containers_inside_others_keep_their_identity():
+    inner = [1.5, 2.5]
+    for value in ([inner, inner], (inner, inner), {"a": inner, "b": inner}):
+        back = sheaf.get(echo.remote(value))
+        a, b = back.values() if isinstance(back, dict) else back
+        assert a == inner and a is b
+
+
+def test_flat_containers_keep_order_and_kinds():
+    value = {key: key for key in (3, "c", 1.0, b"a", None, True, -(2**63))}  # 1.0 and True are one key
+    back = sheaf.get(sheaf.put(value))
+    assert list(map(repr, back.items())) == list(map(repr, value.items()))
+    nan = sheaf.get(sheaf.put({math.nan: 1, math.inf: 2}))
+    assert [math.isnan(key) for key in nan] == [True, False]
+    text = "again"
+    assert sheaf.get(sheaf.put([text] * 300_000)) == [text] * 300_000  # pickled: it comes again too often
 
 
 def test_each_get_gives_a_value_of_its_own():

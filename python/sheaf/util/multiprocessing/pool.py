@@ -30,23 +30,34 @@ class PoolActor:
         return os.getpid()
 
     def run_batch(self, func, batch, unpack):
-        """``(True, value)`` or ``(False, error)`` for each item of a chunk; errors do not end the
-        chunk.
+        """The list of the items' values; when some call raised, a tuple with ``(True, value)`` or
+        ``(False, error)`` for each item. Errors do not end the chunk.
         """
-        results = []
-        for item in batch:
+        values: list = []
+        errors: dict = {}  # by the item's place
+        items = iter(batch)
+        calls = itertools.starmap(func, items) if unpack else map(func, items)
+        while len(values) < len(batch):
             try:
-                results.append((True, func(*item) if unpack else func(item)))
+                values.extend(calls)  # what came before an error stays
+                if len(values) < len(batch):
+                    raise StopIteration  # a call did, and extend() took it for the end
             except Exception as error:
-                results.append((False, _with_traceback(error)))
-        return results
+                errors[len(values)] = _with_traceback(error)
+                values.append(None)
+        if not errors:
+            return values
+        return tuple(
+            (False, errors[at]) if at in errors else (True, value)
+            for at, value in enumerate(values)
+        )
 
     def run(self, func, args, kwargs):
         """One call, as a chunk of one."""
         try:
-            return [(True, func(*(args or ()), **(kwargs or {})))]
+            return [func(*(args or ()), **(kwargs or {}))]
         except Exception as error:
-            return [(False, _with_traceback(error))]
+            return ((False, _with_traceback(error)),)
 
 
 def _with_traceback(error):

@@ -45,6 +45,9 @@ class ResultThread(threading.Thread):
             except BaseException as error:
                 self._error = self._error or error
                 continue
+            if type(chunk) is list:  # no call raised
+                self._values.extend(chunk)
+                continue
             for good, value in chunk:
                 if good:
                     self._values.append(value)
@@ -140,7 +143,8 @@ class _IMapIterator:
                 raise TimeoutError
             self._running.remove(ref)
             self._fill()
-            self._ready.extend(get(ref))
+            chunk = get(ref)
+            self._ready.extend(((True, value) for value in chunk) if type(chunk) is list else chunk)
         good, value = self._ready.popleft()
         if not good:
             raise value
