@@ -11,6 +11,7 @@
 #include "python/binding/object_ref.h"
 #include "python/binding/task_context.h"
 #include "scheduler/node_messages.h"
+#include "scheduler/resources.h"
 
 namespace sheaf::python {
 
@@ -216,15 +217,32 @@ nb::list kv_keys(nb::handle space, nb::handle prefix) {
 
 // ---- Placement groups
 
+// A group that nothing can refuse is not waited for; see group_settle.
 nb::bytes group_create(const nb::dict& spec) {
   protocol::GroupCreate group = group_from(spec);
-  group.group = connected()->new_group_id();
-  ask(MessageType::kGroupCreate, group);
+  for (protocol::ResourceMap& bundle : group.bundles) {
+    if (Status valid = scheduler::validate_resources(bundle); !valid.is_ok()) fail(valid);
+  }
+  Runtime* rt = connected();
+  group.group = rt->new_group_id();
+  if (group.detached || !group.name.empty()) {
+    ask(MessageType::kGroupCreate, group);
+  } else {
+    rt->send(MessageType::kGroupCreate, wire::encode(group));
+    rt->group_state(group.group);   // the first to ask for it subscribes
+  }
   return id_to(group.group);
 }
 
-void group_remove(nb::handle group_id) {
-  ask(MessageType::kGroupRemove, protocol::GroupRemove{id_from<PlacementGroupId>(group_id, "a placement group id")});
+// From here on the cluster knows the groups that this process has created: an answer to anything that was asked behind
+// them comes when they are registered.
+void group_settle() { ask(MessageType::kKvGet, protocol::KvGet{}); }
+
+// Not to wait is for groups that outlive no process: there is nothing on disk that could bring them back.
+void group_remove(nb::handle group_id, bool wait) {
+  protocol::GroupRemove message{id_from<PlacementGroupId>(group_id, "a placement group id")};
+  if (wait) ask(MessageType::kGroupRemove, message);
+  else connected()->send(MessageType::kGroupRemove, wire::encode(message));
 }
 
 const char* group_state_name(protocol::GroupState state) {
@@ -308,7 +326,8 @@ void bind_cold_api(nb::module_& m) {
   m.def("kv_delete", &kv_delete, nb::arg("space"), nb::arg("key"), nb::arg("by_prefix") = false);
   m.def("kv_keys", &kv_keys, nb::arg("space"), nb::arg("prefix"));
   m.def("group_create", &group_create, nb::arg("spec"));
-  m.def("group_remove", &group_remove, nb::arg("group_id"));
+  m.def("group_settle", &group_settle);
+  m.def("group_remove", &group_remove, nb::arg("group_id"), nb::arg("wait") = true);
   m.def("group_wait", &group_wait, nb::arg("group_id"), nb::arg("timeout").none());
   m.def("state_query", &state_query, nb::arg("what"), nb::arg("filters"), nb::arg("limit") = 10000);
   m.def("metrics_push", &metrics_push, nb::arg("samples"));

@@ -206,6 +206,30 @@ def test_children_can_be_captured():
     remove_placement_group(group)
 
 
+def test_groups_made_and_removed_without_waiting():
+    groups = [placement_group([{"CPU": 0.001}]) for _ in range(50)]
+    for group in groups[::2]:
+        remove_placement_group(group)
+    assert [group.wait(10) for group in groups] == [False, True] * 25
+    for group in groups[1::2]:
+        remove_placement_group(group)
+    all_free()
+    with pytest.raises(ValueError):
+        placement_group([{"GPU": 1.5}])
+
+
+def test_a_worker_knows_a_group_as_soon_as_it_is_told():
+    @sheaf.remote(num_cpus=0)
+    def wait_for(group):
+        return group.wait(20)
+
+    sheaf.get(wait_for.remote(placement_group([{"CPU": 0.001}])))  # a worker, and what it needs, are there
+    for _ in range(20):
+        group = placement_group([{"CPU": 0.001}])
+        assert sheaf.get(wait_for.remote(group), timeout=20)
+        remove_placement_group(group)
+
+
 def test_names_and_tables():
     group = placement_group([{"CPU": 1}], name="named group")
     group.wait(10)

@@ -25,9 +25,23 @@ _WAIT_SLICE_S = 3600.0
 class PlacementGroup:
     """A handle to a placement group; made by `placement_group`. Can be passed to tasks."""
 
+    # Groups without a name that do not outlive their job are created and removed without waiting
+    # for an answer. What this process sends stays in order; before anybody else can learn of the
+    # group, which is by its identity, the cluster knows it.
+    _light = False
+    _settled = True
+
     def __init__(self, id: PlacementGroupID, bundle_cache: list[dict] | None = None):
-        self.id = id
+        self._id = id
         self.bundle_cache = bundle_cache
+
+    @property
+    def id(self) -> PlacementGroupID:
+        """The group's identity."""
+        if not self._settled:
+            _core.group_settle()
+            self._settled = True
+        return self._id
 
     @staticmethod
     def empty() -> "PlacementGroup":
@@ -42,7 +56,7 @@ class PlacementGroup:
     @property
     def is_empty(self) -> bool:
         """Whether this is the empty group."""
-        return self.id.is_nil()
+        return self._id.is_nil()
 
     @property
     def bundle_specs(self) -> list[dict]:
@@ -71,16 +85,16 @@ class PlacementGroup:
         ensure_connected()
         return (
             _core.group_wait(
-                self.id.binary(), None if timeout_seconds is None else float(timeout_seconds)
+                self._id.binary(), None if timeout_seconds is None else float(timeout_seconds)
             )
             == "created"
         )
 
     def __eq__(self, other):
-        return isinstance(other, PlacementGroup) and other.id == self.id
+        return isinstance(other, PlacementGroup) and other._id == self._id
 
     def __hash__(self):
-        return hash(self.id)
+        return hash(self._id)
 
     def __repr__(self):
         return f"PlacementGroup({self.id.hex()})"
@@ -145,7 +159,10 @@ def placement_group(
             "detached": lifetime == "detached",
         }
     )
-    return PlacementGroup(PlacementGroupID(bytes(group_id)), [dict(bundle) for bundle in bundles])
+    group = PlacementGroup(PlacementGroupID(bytes(group_id)), [dict(bundle) for bundle in bundles])
+    if lifetime is None and not name:
+        group._light, group._settled = True, False
+    return group
 
 
 def check_bundles(bundles) -> list[dict[str, float]]:
@@ -215,7 +232,7 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
         raise ValueError("A placement group is needed, got None")
     ensure_connected()
     if not placement_group.is_empty:
-        _core.group_remove(placement_group.id.binary())
+        _core.group_remove(placement_group._id.binary(), not placement_group._light)
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
