@@ -4,6 +4,7 @@
 #include <sys/random.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "core/json.h"
@@ -26,6 +27,7 @@ constexpr size_t kMessagesPerRound = 256;  // of one client, before the others h
 constexpr auto kOomKillPause =
     std::chrono::seconds(1);  // so that the memory of the last victim is back
 constexpr int kKillTimeoutMs = 1500;
+constexpr int64_t kSpawnCpusMax = 1024;
 constexpr auto kEndInterval = std::chrono::milliseconds(3);
 constexpr auto kForEver = std::chrono::hours(24 * 365);
 
@@ -167,6 +169,10 @@ Status Service::create_agent() {
   agent.warm_workers = static_cast<uint32_t>(config.get_int("workers.warm"));
   agent.idle_timeout = config.get_duration("workers.idle_timeout");
   agent.exit_grace = config.get_duration("workers.exit_grace");
+  // Twice the CPUs: what starts waits for its turn at the template, and for messages.
+  auto cpus = scheduler::amount_of(offer_.resources, scheduler::kCpu) / protocol::kResourceUnit;
+  cpus = std::clamp<int64_t>(cpus, 2, kSpawnCpusMax);
+  agent.max_spawns_in_flight = static_cast<uint32_t>(2 * cpus);
   agent.spawn_timeout = kForEver;  // the spawner watches; an environment may take long to make
   agent.starve_after = config.get_duration("scheduler.starve_after");
   agent.warn_interval = config.get_duration("scheduler.warn_interval");

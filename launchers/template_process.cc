@@ -48,6 +48,7 @@ Result<std::unique_ptr<TemplateProcess>> TemplateProcess::start(EventLoop& loop,
   child.arguments = {job.python, "-m", "sheaf._template"};
   child.environment = job.env.empty() ? own_environment() : job.env;
   if (std::string path = package_path(job); !path.empty()) child.environment["PYTHONPATH"] = path;
+  child.environment["LD_BIND_NOW"] = "1";   // once here, instead of page by page in each worker
   if (!preload.empty()) child.environment["SHEAF_WORKERS_PRELOAD"] = preload;
   child.directory = session_dir;  // `-m` puts it first in sys.path: no modules lie there
   child.fd3 = theirs.get();

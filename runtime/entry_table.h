@@ -107,7 +107,7 @@ class EntryTable {
   size_t live() const { return live_; }
 
  private:
-  static constexpr uint32_t kChunkBits = 10;
+  static constexpr uint32_t kChunkBits = 7;   // three pages: a new worker needs a few entries only
   static constexpr uint32_t kChunk = 1u << kChunkBits;
   Slot allocate();
 

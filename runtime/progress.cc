@@ -63,7 +63,7 @@ void Progress::start() {
   sigfillset(&all);
   pthread_sigmask(SIG_BLOCK, &all, &old);   // signals belong to the user's threads
   helper_ = std::thread([this] { helper_main(); });
-  watcher_ = std::thread([this] { watch_main(); });
+  if (rt_.kind != protocol::ClientKind::kWorker) watcher_ = std::thread([this] { watch_main(); });
   pthread_sigmask(SIG_SETMASK, &old, nullptr);
 }
 
@@ -206,6 +206,7 @@ void Progress::post(std::function<void()> work) { posted_.push_back(std::move(wo
 void Progress::helper_main() {
   pthread_setname_np(pthread_self(), "sheaf-helper");
   prctl(PR_SET_TIMERSLACK, 50000, 0, 0, 0);
+  const bool watches = rt_.kind == protocol::ClientKind::kWorker;
   while (!stopping_) {
     lock_.lock();
     if (!leading_) drain();
@@ -217,25 +218,28 @@ void Progress::helper_main() {
     bool close_eye = busy.load(std::memory_order_relaxed);
     lock_.unlock();
     for (auto& w : work) w();
-    if (lead) continue;
-    std::unique_lock nap(stop_mutex_);
-    stop_signal_.wait_for(nap, std::chrono::milliseconds(close_eye ? 1 : 20),
-                          [this] { return stopping_.load(); });
+    int nap_ms = lead ? 0 : close_eye ? 1 : 20;
+    if (watches) {
+      if (disconnected_) usleep(1000);
+      else if (socket_ended(nap_ms)) set_disconnected();
+    } else if (nap_ms > 0) {
+      std::unique_lock nap(stop_mutex_);
+      stop_signal_.wait_for(nap, std::chrono::milliseconds(nap_ms), [this] { return stopping_.load(); });
+    }
   }
 }
 
-// The socket carries nothing after the handshake: readable means that the daemon is gone.
+// Waits until the daemon is gone, stop() was called or the time is over; whether the daemon is gone. The socket carries
+// nothing after the handshake: readable means its end.
+bool Progress::socket_ended(int timeout_ms) {
+  pollfd fds[2] = {{rt_.session.socket, POLLIN | POLLRDHUP, 0}, {stop_pipe_[0], POLLIN, 0}};
+  return ::poll(fds, 2, timeout_ms) > 0 && !stopping_ && fds[0].revents != 0;
+}
+
 void Progress::watch_main() {
   pthread_setname_np(pthread_self(), "sheaf-watch");
-  pollfd fds[2] = {{rt_.session.socket, POLLIN | POLLRDHUP, 0}, {stop_pipe_[0], POLLIN, 0}};
   while (!stopping_) {
-    int n = ::poll(fds, 2, -1);
-    if (n < 0 && errno == EINTR) continue;
-    if (stopping_) return;
-    if (fds[0].revents != 0) {
-      set_disconnected();
-      return;
-    }
+    if (socket_ended(-1)) return set_disconnected();
   }
 }
 

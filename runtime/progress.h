@@ -3,7 +3,9 @@
 // Of the threads that wait, exactly one leads: it sleeps on the bell. The others sleep on a generation word that they
 // read before they let go of the lock; whoever drains bumps it when something became ready, and a leader bumps it when
 // it leaves. A helper thread drains every millisecond while work is in flight and nobody leads, every 20 ms else; it
-// leads itself while an event loop waits that cannot. Waits are cut into slices of 50 ms, so that no lost wake lasts.
+// leads itself while an event loop waits that cannot. In a worker it also sees to it that the daemon's end is noticed;
+// in a driver, whose helper may be held up by a slow terminal, another thread does. Waits are cut into slices of 50 ms,
+// so that no lost wake lasts.
 //
 // An event loop that is ours (an async actor's) leads by itself: it polls the bell's descriptor beside its own, so that
 // a call costs one wake instead of two. While it runs callbacks nobody leads, as while a task runs.
@@ -103,6 +105,7 @@ class Progress {
   void wake_others();
   bool in_loop_thread() const { return has_loop_ && loop_thread_ == std::this_thread::get_id(); }
   void helper_main();
+  bool socket_ended(int timeout_ms);
   void watch_main();
 
   Runtime::Impl& rt_;

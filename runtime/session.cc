@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <memory>
 
 namespace sheaf::runtime {
 
@@ -43,9 +44,9 @@ Result<int> connect_socket(const std::string& path) {
 
 // Receives one packet and the descriptors with it. On error no descriptor is left open.
 Result<protocol::Welcome> receive_welcome(int fd, int (&fds)[kHandshakeFds]) {
-  std::string buffer(kWelcomeBytesMax, '\0');
+  auto buffer = std::make_unique_for_overwrite<char[]>(kWelcomeBytesMax);   // a new worker pays for each page it touches
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof fds)];
-  iovec iov{buffer.data(), buffer.size()};
+  iovec iov{buffer.get(), kWelcomeBytesMax};
   msghdr message{};
   message.msg_iov = &iov;
   message.msg_iovlen = 1;
@@ -62,7 +63,7 @@ Result<protocol::Welcome> receive_welcome(int fd, int (&fds)[kHandshakeFds]) {
     received = static_cast<int>((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
     std::memcpy(fds, CMSG_DATA(c), sizeof(int) * static_cast<size_t>(std::min(received, kHandshakeFds)));
   }
-  auto welcome = wire::decode<protocol::Welcome>(std::string_view(buffer.data(), static_cast<size_t>(n)));
+  auto welcome = wire::decode<protocol::Welcome>(std::string_view(buffer.get(), static_cast<size_t>(n)));
   Status status = welcome.status();
   if (status.is_ok() && welcome->code != StatusCode::kOk) status = Status(welcome->code, welcome->message);
   if (status.is_ok() && received != kHandshakeFds) {

@@ -103,7 +103,7 @@ nb::dict connect(nb::handle socket_path, const std::string& kind, uint64_t spawn
     throw nb::python_error();
   }
   engine_connected(*connected, worker);
-  return welcome_to((*connected)->session());
+  return welcome_to((*connected)->session(), !worker);   // a new worker seldom asks, and it is long
 }
 
 void shutdown() {
@@ -117,7 +117,7 @@ void shutdown() {
 nb::dict session() {
   Runtime* rt = runtime_or_raise();
   if (!rt) throw nb::python_error();
-  return welcome_to(rt->session());
+  return welcome_to(rt->session(), true);
 }
 
 // Ends this process when its parent has ended. False when that was so before.

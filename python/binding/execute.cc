@@ -312,18 +312,22 @@ bool answer_stream(Runtime* rt, IncomingTask* task, PyObject* result) {
   return !PyErr_Occurred() && answer_one(rt, task, Py_None);
 }
 
-// Devices and placement belong to the lease: Python is told when a task comes by another one, if either has any.
+// Devices, placement and the number of threads belong to a lease or an actor: Python is told if this one, or the last
+// one here, has any that are not the usual ones.
+bool is_special(const protocol::ResourceMap& resources, const protocol::Strategy& strategy, bool devices) {
+  static bool was_special = false;
+  auto cpus = resources.find("CPU");
+  bool threads = cpus != resources.end() && cpus->second != protocol::kResourceUnit;
+  bool special = threads || devices || strategy.capture_child_tasks;
+  return std::exchange(was_special, special) || special;
+}
+
 bool enter_lease(const IncomingTask& task) {
   static uint64_t seen = 0;
-  static bool was_special = false;
   static PyObject* enter = nullptr;
   if (!task.lease || task.lease->lease == seen) [[likely]] return true;
   seen = task.lease->lease;
-  auto cpus = task.lease->resources.find("CPU");
-  bool threads = cpus != task.lease->resources.end() && cpus->second != protocol::kResourceUnit;
-  bool special = threads || !task.lease->devices.empty() || task.lease->strategy.capture_child_tasks;
-  if (!special && !was_special) return true;
-  was_special = special;
+  if (!is_special(task.lease->resources, task.lease->strategy, !task.lease->devices.empty())) return true;
   PyObject* function = imported(&enter, "sheaf._worker", "enter_lease");
   Ref done(function ? PyObject_CallNoArgs(function) : nullptr);
   return static_cast<bool>(done);
@@ -354,7 +358,10 @@ AfterTask start_actor(Runtime* rt, IncomingTask* task) {
       if (g_actor.spec.max_concurrency <= 1) g_actor.spec.max_concurrency = kAsyncMaxConcurrency;
     }
     PyObject* prepare = imported(&starter, "sheaf._worker", "prepare_actor");
-    Ref done(prepare ? PyObject_CallFunction(prepare, "O", g_actor.spec.is_async ? Py_True : Py_False) : nullptr);
+    const protocol::SchedulingClass& placement = g_actor.spec.placement;
+    PyObject* special = is_special(placement.resources, placement.strategy, !g_actor.devices.empty()) ? Py_True : Py_False;
+    PyObject* args[] = {g_actor.spec.is_async ? Py_True : Py_False, special};
+    Ref done(prepare ? PyObject_Vectorcall(prepare, args, 2, nullptr) : nullptr);
     Ref cls = done ? prepare_task(rt, *task, &call) : Ref();
     if (cls) made = Ref(invoke(cls.get(), &call));
   }

@@ -6,8 +6,9 @@ import _signal as signal  # see _template.py
 import _thread
 import os
 import sys
+from _pickle import loads
 
-from . import _core
+from . import _core, _state
 
 _EXIT_RUNTIME_ENV = 78  # launchers/worker_spawner.h
 
@@ -23,14 +24,12 @@ _visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as the driver has it
 
 def load_function(key: bytes):
     """The function or class with this id, from the cluster's function table."""
-    import pickle
-
     data = _core.kv_get("fn", key, 10.0)
     if data is None:
         from .exceptions import RaySystemError
 
         raise RaySystemError(f"the cluster has no function {key.hex()}: it was deleted, or never exported")
-    return pickle.loads(data)
+    return loads(data)
 
 
 def load_by_name(text: str):
@@ -78,11 +77,14 @@ def exit_code(error: SystemExit) -> int:
     return 1
 
 
-def prepare_actor(is_async: bool) -> None:
-    """Before the constructor runs: constructors of async actors may ask for the loop."""
+def prepare_actor(is_async: bool, special: bool) -> None:
+    """Before the constructor runs: constructors of async actors may ask for the loop. ``special``: as of a lease that
+    is entered.
+    """
     global _loop, _is_actor
     _is_actor = True
-    enter_lease()
+    if special:
+        enter_lease()
     if is_async:
         import asyncio
 
@@ -242,8 +244,6 @@ def prepare() -> None:
 
 def run(request: dict) -> int:
     """Connects, serves, and returns the exit code."""
-    from . import _state
-
     prepare()
     if os.environ.get("SHEAF_AS_RAY") == "1":
         from . import as_ray  # noqa: F401  "import ray" means sheaf, as in the driver

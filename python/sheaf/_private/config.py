@@ -9,10 +9,12 @@ class _Config:
             raise AttributeError(name)
 
         def setting(*args):
-            from .._state import state
+            from .. import _core
+            from .._state import ensure_connected
 
+            ensure_connected()
             try:
-                return state.session["config"][name]
+                return _core.session()["config"][name]
             except KeyError:
                 raise AttributeError(f"The cluster has no setting {name!r}") from None
 
