@@ -29,24 +29,14 @@ void append_raw(std::string* out, const T& value) {
 }  // namespace
 
 void Incoming::recycle() {
-  static_cast<IncomingTask&>(*this) = [this] {
-    IncomingTask fresh;
-    fresh.deps = std::move(deps);
-    fresh.dep_ids = std::move(dep_ids);
-    fresh.return_ids = std::move(return_ids);
-    fresh.nested = std::move(nested);
-    return fresh;
-  }();
+  lease = nullptr;
   deps.clear();
   dep_ids.clear();
   return_ids.clear();
   nested.clear();
-  record.clear();
-  if (record.capacity() > kSpareBytesMax) record.shrink_to_fit();
-  lease_keep.reset();
+  if (record.capacity() > kSpareBytesMax) std::string().swap(record);
   dep_locators.clear();
   pins.clear();
-  start_ns = 0;
   items_sent = items_consumed = 0;
   cancel_requested = cancel_children = false;
 }
@@ -94,12 +84,10 @@ void Executor::handle(Peer& peer, const transport::Message& message) {
 
 bool Executor::parse(Incoming* task, wire::Bytes bytes, ProcessId caller) {
   std::string_view text = wire::as_text(bytes);
-  task->record.assign(text.data(), text.size());
-  wire::Reader in(task->record);
   TaskHead head;
-  wire::Bytes raw = in.take(sizeof head);
-  if (!in.ok()) return false;
-  std::memcpy(&head, raw.data(), sizeof head);
+  if (text.size() < sizeof head) return false;
+  task->record.assign(text.data(), text.size());
+  std::memcpy(&head, task->record.data(), sizeof head);
   ObjectId own = rt_.own_id(head.cookie, caller);
   task->id = {own.hi, own.lo};
   task->parent = head.parent;
@@ -107,6 +95,12 @@ bool Executor::parse(Incoming* task, wire::Bytes bytes, ProcessId caller) {
   task->attempt = head.attempt;
   task->n_returns = head.n_returns;
   task->return_ids.push_back(own);
+  wire::Bytes rest = wire::as_bytes(task->record).subspan(sizeof head);
+  if (head.n_returns <= 1 && head.n_deps + uint64_t{head.n_nested} == 0) {
+    task->payload = rest.first(std::min<size_t>(head.args_bytes, rest.size()));
+    return head.args_bytes <= rest.size();
+  }
+  wire::Reader in(rest);
   for (uint16_t i = 1; i < head.n_returns && in.ok(); ++i) {
     uint64_t lo = 0;
     in(lo);
@@ -153,7 +147,7 @@ void Executor::handle_task(Peer& peer, wire::Bytes payload) {
   bool method = task->definition->flags & kActorMethod;
   task->kind = method ? TaskKind::kActorMethod : TaskKind::kFunction;
   if (!method) {
-    task->lease_keep = peer.lease_info;
+    if (task->lease_keep != peer.lease_info) task->lease_keep = peer.lease_info;   // a recycled task has it already
     task->lease = task->lease_keep.get();
   }
   if (exiting_ && !leaving_) return answer(peer.process, task->id.lo, ReplyStatus::kNotRun);
@@ -204,7 +198,10 @@ Incoming* Executor::pop() {
   running_.push_back(std::move(queue_.front()));
   queue_.pop_front();
   Incoming* task = running_.back().get();
-  task->start_ns = steady_ns();
+  // Back to back: one look at the clock a task.
+  bool chained = chained_ns_ != 0 && running_.size() == 1;
+  task->start_ns = chained ? chained_ns_ : steady_ns();
+  chained_ns_ = 0;
   return task;
 }
 
@@ -363,6 +360,7 @@ bool Executor::reply_small(const Incoming& task, const ReturnValue& value, int64
 // The task is answered: remembered for the state API, its memory kept for another.
 void Executor::done(Incoming* task, ReplyStatus status, const std::string* error, int64_t end_ns) {
   if (status != ReplyStatus::kArgumentLost) remember(*task, status != ReplyStatus::kOk, error, end_ns);
+  chained_ns_ = queue_.empty() ? 0 : end_ns;
   auto it = std::find_if(running_.begin(), running_.end(), [task](auto& t) { return t.get() == task; });
   if (it == running_.end()) return;
   std::swap(*it, running_.back());
@@ -393,14 +391,13 @@ bool Executor::cancel_requested(const IncomingTask* task) const {
 }
 
 void Executor::remember(const Incoming& task, bool failed, const std::string* error, int64_t end_ns) {
-  Finished f{task.id, task.kind, task.attempt, failed, task.start_ns, end_ns, task.definition, {}, {}};
-  if (task.own_definition) {
-    f.definition = nullptr;
-    f.name = task.definition->name;
-  }
-  if (error) {
-    auto record = wire::decode<ErrorRecord>(*error);
-    if (record) f.error = record->message.substr(0, 200);
+  Finished f{task.id, task.start_ns, end_ns, task.definition, nullptr, task.attempt, task.kind, failed};
+  if (error || task.own_definition) {
+    f.texts = std::make_unique<Texts>();
+    f.texts->name = task.definition->name;
+    if (task.own_definition) f.definition = nullptr;
+    auto record = error ? wire::decode<ErrorRecord>(*error) : Result<ErrorRecord>(ErrorRecord{});
+    if (record) f.texts->error = record->message.substr(0, 200);
   }
   if (finished_.size() < kFinishedMax) {
     finished_.push_back(std::move(f));
@@ -440,7 +437,7 @@ void Executor::take_events(protocol::TaskEvents* out) {
   for (size_t i = 0; i < finished_.size(); ++i) {
     const Finished& f = finished_[(finished_next_ + i) % finished_.size()];
     add(f.task, f.kind, f.attempt, f.failed ? State::kFailed : State::kFinished, f.start_ns, f.end_ns,
-        f.definition ? f.definition->name : f.name, f.error);
+        f.definition ? f.definition->name : f.texts->name, f.texts ? f.texts->error : std::string());
   }
   finished_.clear();
   finished_next_ = 0;

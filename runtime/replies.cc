@@ -96,6 +96,20 @@ void Submitter::end_stream(Task* task, const ErrorRecord* error) {
   else rt_.objects.set_bytes(slot, ValueState::kInline, wire::as_bytes(std::string_view("\0", 1)));
 }
 
+// The one value, inline and without references, that most replies consist of. False: it is something else.
+bool Submitter::store_plain(Task* task, wire::Bytes bytes) {
+  struct Head {
+    ValueState state;
+    uint32_t n_contained, length;
+  } __attribute__((packed)) head;
+  if (bytes.size() < sizeof head) return false;
+  std::memcpy(&head, bytes.data(), sizeof head);
+  bool plain = head.state == ValueState::kInline && head.n_contained == 0;
+  if (!plain || head.length > bytes.size() - sizeof head) return false;
+  rt_.objects.set_bytes(task->returns()[0], ValueState::kInline, bytes.subspan(sizeof head, head.length));
+  return true;
+}
+
 void Submitter::store_values(Task* task, wire::Reader& in, uint16_t n_values) {
   WireValue value;
   for (uint16_t i = 0; i < n_values && read_value(in, &value); ++i) {
@@ -124,18 +138,19 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
     peer.leaving = peer.recalled = true;
     if (head.status != ReplyStatus::kNotRun && peer.slots > 0) --peer.slots;
   }
-  wire::Reader in(payload.subspan(sizeof head));
   Slot slot = rt_.objects.table().find_own(head.cookie);
   Task* task = slot == kNoSlot ? nullptr : rt_.objects.at(slot).task;
   if (!task || task->cookie != head.cookie || task->peer != &peer) return;   // completed otherwise
   take_off(task);
   SchedClass* sched = peer.sched;
   if (sched) mark_dirty(*sched);
+  peer.gave_back = head.status == ReplyStatus::kNotRun;
   if (head.status != ReplyStatus::kNotRun && head.status != ReplyStatus::kArgumentLost) {
     double& mean = templates_[task->template_id].mean_us;
     mean = mean < 0 ? head.exec_us : mean + kMeanWeight * (head.exec_us - mean);
   }
   bool streaming = task->definition->flags & kStreaming;
+  wire::Reader in(payload.subspan(sizeof head));
   switch (head.status) {
     case ReplyStatus::kNotRun:
       if (task->cancelled) complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
@@ -173,7 +188,7 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
         finish(task, true);
         break;
       }
-      store_values(task, in, head.n_values);
+      if (head.n_values != 1 || !store_plain(task, payload.subspan(sizeof head))) store_values(task, in, head.n_values);
       complete_rest(task);
       break;
   }

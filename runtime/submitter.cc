@@ -11,6 +11,20 @@ using protocol::ErrorKind;
 using protocol::ErrorRecord;
 using protocol::MessageType;
 
+namespace {
+
+constexpr double kTaskUsMin = 0.5;   // what a worker needs for a task that does nothing
+// Tiny tasks go to one worker until it has this much to do: to wake another would take as long, and cost the submitter
+// more than the tasks themselves.
+constexpr double kWakeUs = 25;
+constexpr double kTinyUs = 1.5;
+
+constexpr bool is_power_of_two(uint32_t n) { return (n & (n - 1)) == 0; }
+bool is_tiny(const Template& t) { return t.mean_us >= 0 && t.mean_us < kTinyUs; }
+float estimate(const Template& t) { return static_cast<float>(std::max(t.mean_us, kTaskUsMin)); }
+
+}  // namespace
+
 TemplateId Submitter::define(TaskTemplate definition) {
   Template t;
   t.sched = definition.flags & (kActorMethod | kActorCreation) ? nullptr : intern(definition.placement);
@@ -87,8 +101,22 @@ bool Submitter::fail_on_dependency(Task* task) {
 
 void Submitter::submit(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns) {
   Task* task = make_task(id, args, parent, returns);
-  if (!await_dependencies(task) || fail_on_dependency(task)) return;
-  enqueue(task);
+  if (task->n_deps > 0 && (!await_dependencies(task) || fail_on_dependency(task))) return;
+  SchedClass& c = *task->sched;
+  rt_.progress.busy.store(true, std::memory_order_relaxed);
+  // Nothing waits that the daemon or an older task must be told of first: straight out, if a worker has room.
+  bool first = c.queue.size == 0 && dirty_.empty() && rt_.daemon.lane().overflow_bytes() == 0;
+  if (Peer* peer = first ? choose(c, templates_[id], *task) : nullptr) {
+    push(task, *peer);
+    if (is_power_of_two(peer->in_flight.size)) push_class(c);   // asks for more workers
+    return;
+  }
+  // Those before it found no room; when there is some, the class is marked.
+  bool behind = c.queue.size > 0 && !c.dirty && !is_power_of_two(c.queue.size + 1);
+  task->state = TaskState::kQueued;
+  c.queue.push_back(task);
+  if (behind) return;
+  mark_dirty(c);
   push_out();
 }
 
@@ -142,7 +170,7 @@ void Submitter::push(Task* task, Peer& peer) {
   }
   task->state = TaskState::kInFlight;
   task->peer = &peer;
-  task->estimate_us = static_cast<float>(std::max(t.mean_us, 1.0));
+  task->estimate_us = estimate(t);
   peer.backlog_us += task->estimate_us;
   peer.in_flight.push_back(task);
   ++in_flight_;
@@ -175,7 +203,9 @@ Peer* Submitter::choose(SchedClass& c, const Template& t, Task& task) {
     return a.in_flight.size * b.slots < b.in_flight.size * a.slots;
   };
   for (Peer* p : c.leases) {
-    if (p->recalled || !p->alive) continue;
+    if (p->recalled || !p->alive || p->lane.overflow_bytes() > 0) continue;   // a full ring: its answers make room
+    bool awake = p->in_flight.size > 0 && !p->gave_back && wanted == 0;
+    if (awake && is_tiny(t) && p->backlog_us + estimate(t) <= kWakeUs) return p;
     if (!best || better(*p, *best)) best = p;
   }
   if (!best || best->in_flight.size < best->slots) return best;
@@ -312,6 +342,7 @@ void Submitter::tick(Deadline now) {
     }
     steal_back(*c);
     request_leases(*c);
+    if (c->queue.size > 0 && !c->leases.empty()) mark_dirty(*c);   // a lane that was full may have room again
   }
 }
 

@@ -94,6 +94,7 @@ class Submitter {
   void retry(Task* task, bool front);
   bool make_again(Slot slot);
   void argument_lost(Task* task);
+  bool store_plain(Task* task, wire::Bytes bytes);
   void store_values(Task* task, wire::Reader& in, uint16_t n_values);
   void complete_rest(Task* task);
   void release_arguments(Task* task);

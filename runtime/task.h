@@ -132,6 +132,7 @@ struct Peer {
   bool leaving = false;              // the worker ends by itself and starts nothing more
   uint32_t slots = 1;                // so many of in_flight, the oldest, may have been started
   bool steal_sent = false;
+  bool gave_back = false;            // since its last result: what it runs takes longer than was thought, or waits
   double backlog_us = 0;             // estimated running time of what is in flight
   Deadline idle_since{};
   protocol::LeaseGrant grant;

@@ -22,6 +22,32 @@ constexpr size_t record_bytes(size_t length) {
   return sizeof(RecordHeader) + ((length + 7) & ~size_t{7});
 }
 
+// Without a call for the sizes that most records have.
+constexpr size_t kSmallBytes = 64;
+template <class Word>
+void copy_ends(std::byte* to, const std::byte* from, size_t n) {   // of one word to two
+  Word first, last;
+  std::memcpy(&first, from, sizeof first);
+  std::memcpy(&last, from + n - sizeof last, sizeof last);
+  std::memcpy(to, &first, sizeof first);
+  std::memcpy(to + n - sizeof last, &last, sizeof last);
+}
+struct Words4 {
+  uint64_t words[4];
+};
+struct Words2 {
+  uint64_t words[2];
+};
+void copy_bytes(std::byte* to, const std::byte* from, size_t n) {
+  if (n > kSmallBytes) std::memcpy(to, from, n);
+  else if (n >= 32) copy_ends<Words4>(to, from, n);
+  else if (n >= 16) copy_ends<Words2>(to, from, n);
+  else if (n >= 8) copy_ends<uint64_t>(to, from, n);
+  else if (n >= 4) copy_ends<uint32_t>(to, from, n);
+  else if (n >= 2) copy_ends<uint16_t>(to, from, n);
+  else if (n == 1) *to = *from;
+}
+
 // Bytes [offset, offset + length) of `head` followed by `body`.
 void gather(std::byte* out, wire::Bytes head, wire::Bytes body, size_t offset, size_t length) {
   if (offset < head.size()) {
@@ -132,15 +158,30 @@ size_t Lane::write_fragments(uint16_t type, uint16_t flags, wire::Bytes head, wi
 
 void Lane::send(uint16_t type, wire::Bytes head, wire::Bytes body, uint16_t flags) {
   SHEAF_CHECK(type != kFillerType && (flags & ~kSenderFlags) == 0);
-  SHEAF_CHECK(head.size() + body.size() <= kMaxMessageBytes);
+  const size_t total = head.size() + body.size();
+  SHEAF_CHECK(total <= kMaxMessageBytes);
   if (corrupt_) return;
+  // One record, room for it as far as we have seen, not across the end of the ring: nearly always.
+  const size_t need = record_bytes(total), at = tx_head_ & kRingMask;
+  const uint64_t used = tx_head_ - tx_tail_seen_;
+  const bool fits = total <= kFragmentBytes && need <= kRingBytes - std::max<uint64_t>(used, at);
+  if (fits && overflow_.empty()) {
+    std::byte* record = tx_->data + at;
+    const RecordHeader header{static_cast<uint32_t>(total), type, flags};
+    std::memcpy(record, &header, sizeof header);
+    copy_bytes(record + sizeof header, head.data(), head.size());
+    copy_bytes(record + sizeof header + head.size(), body.data(), body.size());
+    tx_head_ += need;
+    tx_->head.store(tx_head_, std::memory_order_release);
+    return peer_.ring();
+  }
   size_t sent = 0;
   if (overflow_.empty()) {
     sent = write_fragments(type, flags, head, body, 0);
     if (sent != 0) peer_.ring();
     if (sent == SIZE_MAX || corrupt_) return;
   }
-  std::string rest(head.size() + body.size() - sent, '\0');
+  std::string rest(total - sent, '\0');
   gather(reinterpret_cast<std::byte*>(rest.data()), head, body, sent, rest.size());
   overflow_bytes_ += rest.size() + sizeof(RecordHeader);
   overflow_.push_back({type, flags, std::move(rest)});
@@ -215,6 +256,24 @@ bool Lane::append_fragment(const RecordHeader& header, const std::byte* payload)
 }
 
 std::optional<Message> Lane::peek() {
+  if (!assembling_ && !assembly_complete_ && !corrupt_) {
+    if (rx_tail_ == rx_head_seen_) {
+      if (rx_->head.load(std::memory_order_seq_cst) == rx_tail_) return std::nullopt;
+      if (!refresh_rx_head()) return std::nullopt;
+    }
+    const size_t at = rx_tail_ & kRingMask;
+    RecordHeader header;
+    std::memcpy(&header, rx_->data + at, sizeof header);
+    const size_t bytes = record_bytes(header.length);
+    const size_t available = std::min<uint64_t>(rx_head_seen_ - rx_tail_, kRingBytes - at);
+    const bool whole = header.length <= kFragmentBytes && (header.flags & kMoreFragments) == 0;
+    if (whole && header.type != kFillerType && bytes <= available) {
+      peeked_bytes_ = bytes;
+      return Message{header.type, static_cast<uint16_t>(header.flags & kSenderFlags),
+                     wire::Bytes(rx_->data + at + sizeof header, header.length)};
+    }
+  }
+  // Fillers, fragments, and what no correct peer writes.
   if (assembly_complete_) return assembled();
   while (!corrupt_) {
     if (rx_tail_ == rx_head_seen_ && !refresh_rx_head()) return std::nullopt;
