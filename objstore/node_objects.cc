@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::array<std::string_view, std::variant_size_v<ObjectMessage::variant>> kNames{
     "Register", "Registered", "Drop",     "HandOff",  "HandOffDone", "Sealed", "Published", "Want",
-    "Here",     "NotHere",    "CopyMade", "CopyGone", "Release",     "Keep",   "MakeCopy",  "Free"};
+    "Here",     "NotHere",    "CopyMade", "CopyGone", "Release",     "Keep",   "MakeCopy",  "Free",
+    "CopyStarted"};
 
 template <size_t I>
 bool read_alternative(wire::Reader& reader, ObjectMessage& out) {

@@ -135,6 +135,13 @@ struct MakeCopy {
   Locator locator;
   SHEAF_FIELDS(id, locator)
 };
+// To the owner, which has sent the sender to a place to read from: it reads, to `locator`. Others
+// may read from there what has come so far.
+struct CopyStarted {
+  ObjectId id;
+  Locator locator;
+  SHEAF_FIELDS(id, locator)
+};
 // To the owner: free() of a process that is not of the owner's node.
 struct Free {
   std::vector<ObjectId> ids;
@@ -145,7 +152,7 @@ struct Free {
 
 struct ObjectMessage
     : std::variant<Register, Registered, Drop, HandOff, HandOffDone, Sealed, Published, Want, Here,
-                   NotHere, CopyMade, CopyGone, Release, Keep, MakeCopy, Free> {
+                   NotHere, CopyMade, CopyGone, Release, Keep, MakeCopy, Free, CopyStarted> {
   SHEAF_VARIANT(ObjectMessage)
 };
 

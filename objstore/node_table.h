@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -68,17 +69,24 @@ class NodeTable {
     return it != peers_.end() && it->second.up;
   }
   bool is_dead(ProcessId daemon) const { return dead_.contains(daemon); }
-  // An object from `bytes` on is read by at most `readers` nodes at once from each that has it;
-  // others wait for the copies that these make. So one that all want spreads as a tree.
-  void set_broadcast(uint64_t bytes, uint32_t readers) {
+  // An object from `bytes` on is read by at most `readers` nodes at once from each that has it, or
+  // has begun to get it, chunk by chunk; others wait. So one that all want goes down a chain of
+  // nodes in little more than the time of one transfer, as long as the chain is short against its
+  // chunks; beyond that it spreads by the copies that are made.
+  void set_broadcast(uint64_t bytes, uint32_t readers, uint64_t chunk_bytes) {
     broadcast_bytes_ = bytes;
     broadcast_readers_ = readers;
+    chunk_bytes_ = chunk_bytes;
   }
+  // Of an object of this size.
+  uint64_t chunk_bytes(uint64_t size) const;
 
   // ---- Answers
   // kOutOfMemory: there is no room here. `local` is valid when OK, sealed, and given away.
   void pulled(const ObjectId& id, const Status& status, const Locator& local, Actions& out);
   void retry(const ObjectId& id, Actions& out);
+  // A part of it has come, to `local`, where others may read it.
+  void pull_started(const ObjectId& id, const Locator& local, Actions& out);
 
   // ---- Questions, for observation and checks
   struct Foreign {
@@ -107,6 +115,7 @@ class NodeTable {
   struct Broadcast {
     struct Waiting { ProcessId reader, tried; };
     std::map<ProcessId, ProcessId> readers;   // each of them, and what it reads from
+    std::map<ProcessId, Locator> started;     // who may be read from while it reads
     std::deque<Waiting> waiting;              // never without readers
   };
   struct Gated { uint64_t after; ObjectMessage message; };
@@ -165,6 +174,7 @@ class NodeTable {
   void on(ProcessId from, Keep& m, Actions& out);
   void on(ProcessId from, MakeCopy& m, Actions& out);
   void on(ProcessId from, Free& m, Actions& out);
+  void on(ProcessId from, CopyStarted& m, Actions& out);
 
   // Values
   void start_fetch(const ObjectId& id, Actions& out);
@@ -176,6 +186,7 @@ class NodeTable {
   void direct(const ObjectId& id, ProcessId reader, ProcessId tried, Actions& out);
   void serve_readers(const ObjectId& id, Actions& out);
   void reader_done(const ObjectId& id, ProcessId reader, Actions& out);
+  static std::optional<size_t> hops(const Broadcast& b, ProcessId daemon, ProcessId reader);
   const Locator* best_source(const ObjectId& id, const ObjectTable::Entry& e, const Broadcast& b,
                              const Broadcast::Waiting& w, ProcessId* source) const;
   void add_copy(const ObjectId& id, const Copy& copy);
@@ -198,7 +209,8 @@ class NodeTable {
   std::unordered_map<ObjectId, Fetch> fetches_;
   std::unordered_map<ObjectId, Broadcast> broadcasts_;       // of objects we own
   uint64_t broadcast_bytes_ = UINT64_MAX;
-  uint32_t broadcast_readers_ = 2;
+  uint32_t broadcast_readers_ = 1;
+  uint64_t chunk_bytes_ = 0;
   std::map<ProcessId, Ids> to_register_;             // by home
   std::map<ProcessId, std::vector<HoldCount>> to_drop_;
   std::vector<std::pair<ObjectId, Locator>> hints_;

@@ -13,6 +13,8 @@ constexpr std::chrono::milliseconds kDeadCreatorGrace{200};
 // Pins go without a message, so those who wait for one look again this often.
 constexpr std::chrono::milliseconds kPinPollWaiting{5};
 constexpr std::chrono::milliseconds kPinPollIdle{200};
+// What came of an object whose source has failed goes when nobody waits for it any more.
+constexpr std::chrono::milliseconds kSourcePoll{100};
 
 }  // namespace
 
@@ -20,7 +22,8 @@ Store::Store(StoreOptions options)
     : options_(std::move(options)), base_(options_.arena->write_base()),
       extents_(options_.arena->bytes(), options_.node),
       nodes_(options_.encode_error, options_.daemon), table_(nodes_.table()) {
-  nodes_.set_broadcast(options_.broadcast_bytes, options_.broadcast_readers);
+  nodes_.set_broadcast(options_.broadcast_bytes, options_.broadcast_readers,
+                       options_.chunk_bytes);
 }
 
 Result<std::unique_ptr<Store>> Store::create(StoreOptions options) {
@@ -51,7 +54,7 @@ Status Store::close() {
     if (w.kind == WaitKind::kExtent || w.kind == WaitKind::kSlab)
       fail_waiting(w, StatusCode::kCancelled, "the object store closes");
   }
-  for (auto& [id, pull] : std::exchange(pulls_, {})) {
+  for (auto& [ticket, pull] : std::exchange(pulls_, {})) {
     if (options_.cancel_pull) options_.cancel_pull(pull);
   }
   return spill_ ? spill_->close() : Status::ok();
@@ -195,6 +198,10 @@ std::optional<TimePoint> Store::next_wakeup(TimePoint now) const {
   for (const Waiting& w : waiting_) no_later_than(w.deadline);
   if (!doomed_.empty()) no_later_than(now + kPinPollIdle);
   if (!unknown_.empty()) no_later_than(unknown_.begin()->first);
+  for (const auto& [offset, in] : incoming_) {
+    if (in.again_at) no_later_than(*in.again_at);
+    if (!in.has_source && !in.given_up) no_later_than(now + kSourcePoll);
+  }
   if (!retries_.empty()) no_later_than(retries_.begin()->first);
   if (!awaited_.empty()) no_later_than(awaited_.begin()->first);
   return due;

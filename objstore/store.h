@@ -71,9 +71,14 @@ struct StoreOptions {
   std::function<void(uint64_t barrier)> barrier_reached;
   // After may_forward() said no: ask again, before each record.
   std::function<void(ProcessId to)> forward_ready;
-  // Objects from here on that many nodes want spread as a tree; see NodeTable::set_broadcast.
+  // Objects from here on that many nodes want are read by so many at once from each that has them,
+  // or a part of them; see NodeTable::set_broadcast.
   uint64_t broadcast_bytes = 4ull << 20;
-  uint32_t broadcast_readers = 2;
+  uint32_t broadcast_readers = 1;
+  // They come in chunks of this size (0: a part of the object's), and are asked for again so long
+  // after the source said that it has not got them yet itself.
+  uint64_t chunk_bytes = 0;
+  std::chrono::milliseconds chunk_retry{2};
 };
 
 class Store : public transport::RangeGuard {
@@ -194,6 +199,13 @@ class Store : public transport::RangeGuard {
   };
   explicit Store(StoreOptions options);
 
+  // `change(actions)` appends what follows from a change.
+  template <class F>
+  void apply(F change) {
+    Actions actions;
+    change(actions);
+    perform(actions);
+  }
   void perform(Actions& actions);
   void note_unknown(const ObjectId& id);
   void poll_nodes();
@@ -204,8 +216,32 @@ class Store : public transport::RangeGuard {
   void start_restore(const StartRestore& action);
   void read_back(const Waiting& w, const Locator& locator);
   void start_pull(const StartPull& action);
+  // An object on its way here, in chunks. Others may read those at its front that have come. When
+  // its source fails it keeps what it has, until nodes_ names another or gives it up.
+  struct Incoming {
+    enum class Chunk : uint8_t { kMissing, kAsked, kHere };
+    ObjectId id;
+    Locator local, remote;
+    ProcessId from = 0;
+    uint64_t chunk_bytes = 0;
+    std::vector<Chunk> chunks;
+    size_t front = 0;            // so many are here without a gap
+    uint32_t under_way = 0;
+    std::optional<TimePoint> again_at;   // the source had no more yet: nothing is asked till then
+    bool has_source = false;
+    bool announced = false;      // the owner may send others here
+    bool given_up = false;       // only those who read it keep it
+    Status failed;
+    uint64_t here_bytes() const { return std::min(front * chunk_bytes, local.length); }
+  };
   void pull_into(const Waiting& w, const Locator& locator);
-  void pull_done(const ObjectId& id, const Locator& locator, const Status& status);
+  void read_from(Incoming& in, const Waiting& w);
+  void ask_for_chunks(Incoming& in);
+  void chunk_done(uint64_t offset, size_t chunk, const Status& status);
+  void end_reading(Incoming& in);
+  void forget_incoming(uint64_t offset);
+  void poll_pulls();
+  Incoming* incoming_at(const transport::RemoteRange& range);
   void perform_remote(Action& action);
   // Somebody reads or writes there: another node, or an I/O thread.
   bool is_busy(uint64_t offset) const {
@@ -233,7 +269,9 @@ class Store : public transport::RangeGuard {
   std::vector<Locator> doomed_;  // freed, but still pinned or under I/O
   std::unordered_set<uint64_t> io_offsets_;  // objects that I/O threads or pulls read or write
   std::unordered_map<uint64_t, uint32_t> readers_;   // objects that other nodes read, and how many
-  std::unordered_map<ObjectId, transport::PullId> pulls_;
+  std::map<uint64_t, Incoming> incoming_;            // by offset in the arena
+  std::map<uint64_t, transport::PullId> pulls_;      // of chunks, by ticket
+  uint64_t last_ticket_ = 0;
   std::multimap<TimePoint, ObjectId> retries_;       // of fetches
   std::multimap<TimePoint, ProcessId> awaited_;      // peers that were never up
   std::multimap<TimePoint, ObjectId> unknown_;  // subscriptions to objects nobody knows of

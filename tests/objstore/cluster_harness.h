@@ -22,10 +22,12 @@ class ClusterHarness {
   struct Options {
     uint64_t arena_bytes = 32 * kMiB;
     bool spilling = true;
+    uint64_t broadcast_bytes = 4 * kMiB;
+    uint64_t chunk_bytes = 0;
   };
 
   explicit ClusterHarness(uint16_t nodes) : ClusterHarness(nodes, Options{}) {}
-  ClusterHarness(uint16_t nodes, Options options) {
+  ClusterHarness(uint16_t nodes, Options options) : settings_(options) {
     for (uint16_t n = 1; n <= nodes; ++n) {
       nodes_[n] = std::make_unique<StoreHarness>(
           options.arena_bytes, options.spilling, "", std::chrono::milliseconds(50),
@@ -142,7 +144,7 @@ class ClusterHarness {
   }
 
   uint64_t pulls_done = 0;
-  std::map<uint16_t, uint64_t> pulls_from;         // by the node that had it
+  std::map<uint16_t, uint64_t> pulls_from, pulls_to;   // of chunks, by node
   std::map<std::string, uint64_t> told;            // messages, by name
 
  private:
@@ -162,6 +164,9 @@ class ClusterHarness {
   void wire(uint16_t n, StoreOptions& o) {
     o.node = n;
     o.daemon = daemon(n);
+    o.broadcast_bytes = settings_.broadcast_bytes;
+    o.chunk_bytes = settings_.chunk_bytes;
+    o.chunk_retry = std::chrono::milliseconds(0);
     o.tell = [this, n](ProcessId to, const ObjectMessage& message) {
       // Through the codec, as on a real wire.
       auto decoded = decode_object_message(wire::as_bytes(encode(message)));
@@ -215,6 +220,7 @@ class ClusterHarness {
         store(p.from).release(reader, p.range);
         ++pulls_done;
         ++pulls_from[p.from];
+        ++pulls_to[p.to];
       }
     }
     p.done(status);
@@ -226,6 +232,7 @@ class ClusterHarness {
     p.done({StatusCode::kDisconnected, "dead"});
   }
 
+  Options settings_;
   std::map<std::pair<uint16_t, uint16_t>, std::deque<Item>> wires_;
   std::map<std::pair<uint16_t, uint16_t>, std::deque<std::function<void()>>> held_back_;
   std::vector<std::pair<uint16_t, uint16_t>> ready_;

@@ -142,11 +142,6 @@ TEST_F(NodesTest, TheHeadOwnsWhatADeadNodeOwned) {
   expect_empty();
 }
 
-class FourNodesTest : public NodesTest {
- protected:
-  FourNodesTest() : NodesTest(4) {}
-};
-
 TEST_F(FourNodesTest, AResultOfADeadCallerOutlivesItWithItsReferences) {
   ObjectId inner = id(3, 1), outer = id(2, 1);
   (void)*at(3).put(p(3), inner, kMiB);
@@ -234,25 +229,6 @@ TEST_F(FourNodesTest, AReplicaSurvivesItsNodeAndIsReplaced) {
   ASSERT_EQ(e.state, ValueState::kArena);
   EXPECT_TRUE(at(holder).intact(e.locator, o));
   drop(holder, o);
-  expect_empty();
-}
-
-TEST_F(FourNodesTest, AnObjectThatAllWantSpreadsAsATree) {
-  ObjectId o = id(1, 1);
-  Locator here = *at(1).put(p(1), o, 5 * kMiB);
-  for (uint16_t n : {2, 3, 4}) {
-    give(1, n, o);
-    at(n).events[p(n)].clear();
-    c.store(n).subscribe(p(n), std::vector{o}, true, StoreHarness::now(), std::vector{here});
-  }
-  ASSERT_TRUE(c.until([&] { return answered(2, 1) && answered(3, 1) && answered(4, 1); }));
-  EXPECT_EQ(c.pulls_done, 3u);
-  EXPECT_EQ(c.pulls_from[1], 2u) << "the third reads from one of the first two";
-  for (uint16_t n : {2, 3, 4}) {
-    EXPECT_TRUE(at(n).intact(at(n).events[p(n)].back().locator, o));
-    drop(n, o);
-  }
-  drop(1, o);
   expect_empty();
 }
 

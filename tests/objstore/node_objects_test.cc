@@ -26,7 +26,8 @@ std::vector<ObjectMessage> one_of_each() {
           Release{a, true},
           Keep{a},
           MakeCopy{a, l},
-          Free{{a, b}}};
+          Free{{a, b}},
+          CopyStarted{a, l}};
 }
 
 TEST(NodeObjectsTest, EveryMessageComesBackAsItWas) {
@@ -51,7 +52,7 @@ TEST(NodeObjectsTest, WhatIsCutShortIsRefused) {
       EXPECT_FALSE(decode_object_message(wire::as_bytes(cut))) << name_of(m) << " to " << size;
     }
   }
-  for (int unknown : {16, 17, 200, 255}) {
+  for (int unknown : {17, 18, 200, 255}) {
     std::string bytes(100, static_cast<char>(unknown));
     EXPECT_FALSE(decode_object_message(wire::as_bytes(bytes))) << unknown;
   }

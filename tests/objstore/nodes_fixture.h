@@ -81,4 +81,9 @@ class NodesTest : public ::testing::Test {
   std::map<ProcessId, PinTable*> tables;
 };
 
+class FourNodesTest : public NodesTest {
+ protected:
+  FourNodesTest() : NodesTest(4) {}
+};
+
 }  // namespace sheaf::objstore
