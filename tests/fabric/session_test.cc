@@ -80,7 +80,8 @@ TEST_P(FabricSessionTest, ARestartedNodeReplacesItsEarlierLife) {
   // The earlier life is refused from now on.
   ASSERT_TRUE(run_until([&] { return b->downs() == 1; }));
   auto refused = connect(*b, {1, 1}, a->fabric->address());
-  EXPECT_EQ(refused.status().code(), StatusCode::kDisconnected) << refused.status().to_string();
+  EXPECT_EQ(refused.status().code(), StatusCode::kPermissionDenied)
+      << refused.status().to_string();
   EXPECT_EQ(a->fabric->send({2, 1}, 1, {}).code(), StatusCode::kDisconnected);
   EXPECT_TRUE(a->fabric->send({2, 2}, 1, {}).is_ok());
 }

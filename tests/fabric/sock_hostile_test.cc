@@ -228,9 +228,9 @@ TEST_F(SockHostileTest, AnotherVersionIsToldSo) {
   hello.version = kFabricVersion + 1;
   Greeted result = greet(secret, hello);
   EXPECT_EQ(result.status.code(), StatusCode::kUnsupported);
-  EXPECT_NE(result.status.message().find("version 2"), std::string::npos)
+  EXPECT_NE(result.status.message().find("version 3"), std::string::npos)
       << result.status.message();
-  EXPECT_TRUE(run_until([&] { return sink->has("speaks version 2"); }));
+  EXPECT_TRUE(run_until([&] { return sink->has("speaks version 3"); }));
   EXPECT_EQ(changes, 0u);
 }
 

@@ -168,8 +168,9 @@ class Fabric {
   virtual FabricStats stats() const = 0;
 
   // One session per pair of peers, however many ask and from whichever side. Ends by `deadline`:
-  // OK, kDisconnected (nobody there, or not that life of it), kPermissionDenied (token),
-  // kUnsupported (version), kTimeout. An error leaves nothing behind and may be tried again.
+  // OK; kDisconnected: that life is not there, which is proved (the port is closed, or another life
+  // answers); kPermissionDenied (token, or one of the two is fenced); kUnsupported (version);
+  // kTimeout: nothing is known. An error leaves nothing behind and may be tried again.
   virtual void connect(const PeerId& peer, const FabricAddress& address,
                        EventLoop::TimePoint deadline, OnConnected done) = 0;
   virtual bool is_up(const PeerId& peer) const = 0;

@@ -16,7 +16,7 @@
 namespace sheaf::transport {
 
 // Raised by any change that is not an appended member.
-inline constexpr uint16_t kFabricVersion = 1;
+inline constexpr uint16_t kFabricVersion = 2;
 inline constexpr uint32_t kFabricMagic = 0x31424653;  // "SFB1"
 
 enum class FrameKind : uint8_t {
@@ -54,10 +54,11 @@ struct Hello {
   PeerId expected;       // incarnation 0: any
   uint64_t dial = 0;     // counts this process's connections to that node, from 1
   uint64_t session = 0;  // of the control connection to which a bulk connection belongs
+  uint64_t cluster = 0;  // SockFabricOptions::cluster
   template <class A>
   void fields(A& a) {
     a(magic, version, purpose, self.node, self.incarnation, expected.node, expected.incarnation,
-      dial, session);
+      dial, session, cluster);
   }
 };
 

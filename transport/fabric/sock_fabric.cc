@@ -136,6 +136,9 @@ Welcome SockFabric::judge(const Hello& hello) {
     status = {StatusCode::kUnsupported,
               fmt::format("speaks version {} of the fabric's protocol, node {} speaks {}",
                           hello.version, to_string(options_.self), kFabricVersion)};
+  } else if (hello.cluster != 0 && options_.cluster != 0 && hello.cluster != options_.cluster) {
+    status = {StatusCode::kPermissionDenied,
+              "another cluster is at this address now, with the same secret and another journal"};
   } else if (hello.expected.node != options_.self.node ||
              (hello.expected.incarnation != 0 &&
               hello.expected.incarnation != options_.self.incarnation)) {
@@ -177,7 +180,7 @@ Status SockFabric::judge_control(const Hello& hello) {
   if (it != nodes_.end()) {
     const NodeMemory& known = it->second;
     if (hello.self.incarnation < std::max(known.incarnation, known.fence)) {
-      return {StatusCode::kDisconnected,
+      return {StatusCode::kPermissionDenied,
               fmt::format("is life {} of node {}, which has ended", hello.self.incarnation,
                           hello.self.node)};
     }

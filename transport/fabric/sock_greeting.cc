@@ -1,8 +1,25 @@
 #include "transport/fabric/sock_greeting.h"
 
 #include <cerrno>
+#include <cstring>
 
 namespace sheaf::transport {
+
+namespace {
+
+// Only a refusal says that nobody serves there; without a way there nothing is known.
+Status connect_error(const std::string& what, int error) {
+  StatusCode code = error == ECONNREFUSED ? StatusCode::kDisconnected : StatusCode::kTimeout;
+  return {code, what + std::strerror(error)};
+}
+
+// Who hangs up in the middle may be busy, or dead: the next attempt will show.
+Status broken_off(const Status& why) {
+  if (why.code() != StatusCode::kDisconnected) return why;
+  return {StatusCode::kTimeout, std::string(why.message())};
+}
+
+}  // namespace
 
 Greeting::Greeting(EventLoop& loop, const SockFabricOptions& options, Done done)
     : loop_(loop),
@@ -26,8 +43,8 @@ Result<std::unique_ptr<Greeting>> Greeting::dial(EventLoop& loop, std::shared_pt
                      options.peer_timeout);
   if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&where.storage), where.size) != 0 &&
       errno != EINPROGRESS) {
-    return Status(StatusCode::kDisconnected,
-                  "connecting to " + to_string(address) + ": " + std::strerror(errno));
+    int error = errno;
+    return connect_error("connecting to " + to_string(address) + ": ", error);
   }
   std::unique_ptr<Greeting> out(new Greeting(loop, options, std::move(done)));
   out->tls_ = std::move(tls);
@@ -73,7 +90,7 @@ bool Greeting::step() {
       socklen_t size = sizeof error;
       getsockopt(fd_, SOL_SOCKET, SO_ERROR, &error, &size);
       if (error != 0) {
-        finish(Status(StatusCode::kDisconnected, std::string("connecting: ") + strerror(error)));
+        finish(connect_error("connecting: ", error));
         return false;
       }
       stream_ = std::make_unique<TlsStream>(tls_, std::move(connecting_), TlsStream::Role::kClient);
@@ -89,7 +106,7 @@ bool Greeting::step() {
         return false;
       }
       if (io == TlsStream::Io::kFailed) {
-        finish(stream_->error());
+        finish(broken_off(stream_->error()));
         return false;
       }
       if (io == TlsStream::Io::kAgain) {
@@ -112,7 +129,7 @@ bool Greeting::write_some() {
     size_t done = 0;
     TlsStream::Io io = stream_->write(out_.data(), out_.size(), &done);
     if (io == TlsStream::Io::kFailed) {
-      finish(stream_->error());
+      finish(broken_off(stream_->error()));
       return false;
     }
     if (io == TlsStream::Io::kAgain) {
@@ -151,7 +168,7 @@ bool Greeting::read_some() {
     in_.resize(want);
     TlsStream::Io io = stream_->read(in_.data() + have, want - have, &done);
     in_.resize(have + (io == TlsStream::Io::kDone ? done : 0));
-    if (io == TlsStream::Io::kFailed) finish(stream_->error());
+    if (io == TlsStream::Io::kFailed) finish(broken_off(stream_->error()));
     if (io != TlsStream::Io::kDone) return false;
   }
 }

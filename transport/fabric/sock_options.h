@@ -18,6 +18,9 @@ namespace sheaf::transport {
 struct SockFabricOptions {
   PeerId self;
   ClusterSecret secret;
+  // Peers that say another one are refused (kPermissionDenied); 0: not known, and nobody is. Tells
+  // two clusters apart that had the same secret and address one after the other.
+  uint64_t cluster = 0;
   bool listens = true;
   FabricAddress listen{"127.0.0.1", 0};  // port 0: the kernel chooses
   FabricEvents events;

@@ -75,6 +75,7 @@ void SockFabric::need_bulk(Session& session) {
   hello.self = options_.self;
   hello.expected = session.peer;
   hello.session = session.secret;
+  hello.cluster = options_.cluster;
   uint64_t number = session.number;
   auto dialed = [this, number](Greeted greeted) {
     Session* at = live(number);

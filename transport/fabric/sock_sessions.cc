@@ -45,6 +45,7 @@ void SockFabric::start_dial(Dial& dial) {
   hello.self = options_.self;
   hello.expected = dial.expected;
   hello.dial = dial.number;
+  hello.cluster = options_.cluster;
   uint32_t node = dial.expected.node;
   uint64_t number = dial.number;
   auto greeting = Greeting::dial(
@@ -78,7 +79,8 @@ void SockFabric::on_dialed(uint32_t node, uint64_t number, Greeted greeted) {
   if (peer.node != node ||
       (expected.incarnation != 0 && peer.incarnation != expected.incarnation) ||
       peer.incarnation < std::max(memory.incarnation, memory.fence)) {
-    return end_dial(node, Status(StatusCode::kDisconnected,
+    // Who is fenced is there all the same: no proof that it is gone.
+    return end_dial(node, Status(StatusCode::kPermissionDenied,
                                  fmt::format("node {} answered as {}", to_string(expected),
                                              to_string(peer))));
   }

@@ -227,6 +227,8 @@ Status TlsStream::handshake_error(unsigned long code) const {
   int reason = ERR_GET_REASON(code);
   if (other_cluster_) return {StatusCode::kPermissionDenied, "belongs to another cluster"};
   switch (reason) {
+    case SSL_R_UNEXPECTED_EOF_WHILE_READING:
+      return {StatusCode::kDisconnected, "closed by the other side"};
     case SSL_R_BINDER_DOES_NOT_VERIFY:
       return {StatusCode::kPermissionDenied, "wrong cluster token"};
     case SSL_R_WRONG_VERSION_NUMBER:
