@@ -51,7 +51,7 @@ void NodeTable::tell_settled(ProcessId to, ObjectMessage message, Actions& out) 
 bool NodeTable::settled(uint64_t number, ProcessId to) const {
   for (const auto& [n, u] : unconfirmed_) {
     if (n > number) return true;
-    if (u.owner != to) return false;
+    if (u.owner != to && (u.owner != away_ || away_ == kNoProcess)) return false;
   }
   return true;
 }
@@ -239,43 +239,82 @@ void NodeTable::peer_awaited_in_vain(ProcessId daemon, Actions& out) {
 void NodeTable::peer_down(ProcessId daemon, uint64_t barrier, Actions& out) {
   if (self_ == kNoProcess || daemon == self_) return;
   if (barrier != 0) {
-    barriers_[barrier] = {UINT64_MAX, false, daemon};
+    // A controller that restarted says it once more, and has forgotten what it said before.
+    std::erase_if(barriers_, [&](const auto& row) {
+      return row.first != barrier && row.second.dead == std::set{daemon};
+    });
+    barriers_[barrier] = {UINT64_MAX, false, {daemon}};
     table_.freeze();
   }
-  if (!dead_.contains(daemon)) {
-    table_.process_died(daemon, out);
-    digest(out);
-    dead_.insert(daemon);
-    peers_.erase(daemon);
-    std::erase_if(out, [&](const Action& a) {
-      const Tell* t = std::get_if<Tell>(&a);
-      return t != nullptr && t->to == daemon;
-    });
-    if (head() == self_) adopt(daemon, barrier, out);
-    else move_to_head(daemon, out);
-    Ids had_copies, asked;
-    for (const auto& [id, rows] : copies_) {
-      if (std::any_of(rows.begin(), rows.end(), [&](auto& c) { return c.daemon == daemon; }))
-        had_copies.push_back(id);
-    }
-    for (const ObjectId& id : had_copies) copy_gone(id, daemon, LossCause::kNodeDied, out);
-    for (const auto& [id, f] : fetches_) if (f.asked == daemon) asked.push_back(id);
-    Ids replicated, read;
-    for (auto& [id, r] : replicas_) {
-      r.asked.erase(daemon);
-      replicated.push_back(id);
-    }
-    for (const ObjectId& id : replicated) place_replicas(id, out);
-    for (const auto& [id, b] : broadcasts_) read.push_back(id);
-    for (const ObjectId& id : read) reader_done(id, daemon, out);
-    for (const ObjectId& id : asked) {
-      fetches_.erase(id);
-      start_fetch(id, out);
-    }
-    digest(out);
+  // Of a life that ended while its node was away nobody may have heard.
+  std::vector<ProcessId> lives;
+  for (const auto& [peer, p] : peers_) {
+    if (node_of(peer) == node_of(daemon) && peer < daemon) lives.push_back(peer);
+  }
+  lives.push_back(daemon);
+  for (ProcessId life : lives) {
+    if (!dead_.contains(life)) bury(life, barrier, out);
   }
   if (barrier != 0) barriers_[barrier].after = last_number_;
   pump(out);
+}
+
+void NodeTable::peer_away(ProcessId daemon, Actions& out) {
+  away_ = daemon;
+  pump(out);
+}
+
+void NodeTable::bury(ProcessId daemon, uint64_t barrier, Actions& out) {
+  table_.process_died(daemon, out);
+  digest(out);
+  dead_.insert(daemon);
+  peers_.erase(daemon);
+  if (away_ == daemon) away_ = kNoProcess;
+  std::erase_if(out, [&](const Action& a) {
+    const Tell* t = std::get_if<Tell>(&a);
+    return t != nullptr && t->to == daemon;
+  });
+  if (head() == self_) {
+    adopt(daemon, barrier, out);
+  } else {
+    move_to_head(daemon, out);
+    for (ProcessId home : dead_) {   // what it had adopted is its heir's, too
+      if (node_of(daemon) == 1 && home != daemon) move_to_head(home, out);
+    }
+  }
+  Ids had_copies, asked;
+  for (const auto& [id, rows] : copies_) {
+    if (std::any_of(rows.begin(), rows.end(), [&](auto& c) { return c.daemon == daemon; }))
+      had_copies.push_back(id);
+  }
+  for (const ObjectId& id : had_copies) copy_gone(id, daemon, LossCause::kNodeDied, out);
+  for (const auto& [id, f] : fetches_) if (f.asked == daemon) asked.push_back(id);
+  Ids replicated, read;
+  for (auto& [id, r] : replicas_) {
+    r.asked.erase(daemon);
+    replicated.push_back(id);
+  }
+  for (const ObjectId& id : replicated) place_replicas(id, out);
+  for (const auto& [id, b] : broadcasts_) read.push_back(id);
+  for (const ObjectId& id : read) reader_done(id, daemon, out);
+  for (const ObjectId& id : asked) {
+    fetches_.erase(id);
+    start_fetch(id, out);
+  }
+  digest(out);
+}
+
+// We are the head, and the barrier of an earlier life of ours is open: whose homes that life had
+// adopted nobody has told us, but those who hold such objects register them now.
+bool NodeTable::inherit_from(ProcessId home, Actions& out) {
+  if (is_up(home)) return false;
+  auto own = std::find_if(barriers_.begin(), barriers_.end(), [](const auto& row) {
+    return !row.second.dead.empty() && node_of(*row.second.dead.begin()) == 1;
+  });
+  if (own == barriers_.end()) return false;
+  own->second.dead.insert(home);
+  bury(home, own->first, out);
+  return true;
 }
 
 // We are the head: what the dead node owned is ours. Who holds it and has copies, registers with
@@ -325,9 +364,13 @@ void NodeTable::move_to_head(ProcessId home, Actions& out) {
 void NodeTable::barrier_closed(uint64_t barrier, Actions& out) {
   auto it = barriers_.find(barrier);
   if (it == barriers_.end()) return;
-  ProcessId dead = it->second.dead;
+  std::set<ProcessId> dead = std::move(it->second.dead);
+  // Those of the controller's earlier lives: what was not announced again was closed for others.
   barriers_.erase(it);
-  if (head() == self_) table_.lose_adopted(dead, out);
+  std::erase_if(barriers_, [&](const auto& row) { return row.first >> 32 < barrier >> 32; });
+  if (head() == self_) {
+    for (ProcessId home : dead) table_.lose_adopted(home, out);
+  }
   if (barriers_.empty()) table_.thaw();
 }
 
@@ -351,6 +394,7 @@ bool NodeTable::defer_for_home(ProcessId from, const ObjectMessage& message, Act
   else if (auto* c = std::get_if<CopyMade>(&message)) id = c->id;
   else if (auto* g = std::get_if<CopyGone>(&message)) id = g->id;
   if (id.is_nil() || !table_.is_foreign(id)) return false;
+  if (inherit_from(home_of(id), out)) return false;
   peer(home_of(id), out);   // one that was never up is given up after a while
   deferred_[home_of(id)].emplace_back(from, message);
   return true;

@@ -6,7 +6,8 @@
 // with its last; nothing that could make others let go (drops, releases, records of processes)
 // leaves a node before its earlier registrations are confirmed, unless it goes to the very owner.
 // A reference handed to another node is pinned by the sender until the receiver is registered.
-// While a death barrier is open, owners free nothing. Node 1 adopts what dead nodes owned. Methods
+// While a death barrier is open, owners free nothing. Node 1 adopts what dead nodes owned; when
+// that node has a new life, what earlier lives owned or adopted is registered there anew. Methods
 // append Actions; digest() must see what table() appended. Owned by the daemon's control loop.
 #pragma once
 
@@ -60,6 +61,9 @@ class NodeTable {
   // ---- Other nodes
   void peer_up(ProcessId daemon, Actions& out);
   void peer_down(ProcessId daemon, uint64_t barrier, Actions& out);
+  // An owner that is gone and has no heir yet: nobody frees anything, so what was registered there
+  // needs no confirmation. peer_down() follows, when there is a controller again.
+  void peer_away(ProcessId daemon, Actions& out);
   void peer_awaited_in_vain(ProcessId daemon, Actions& out);
   void barrier_closed(uint64_t barrier, Actions& out);
   void on_message(ProcessId from, ObjectMessage message, Actions& out);
@@ -127,7 +131,7 @@ class NodeTable {
     std::deque<Gated> gated;             // until registrations up to `after` are confirmed
   };
   struct Unconfirmed { ProcessId owner = 0; uint64_t instead = 0; };
-  struct Barrier { uint64_t after = 0; bool reached = false; ProcessId dead = 0; };
+  struct Barrier { uint64_t after = 0; bool reached = false; std::set<ProcessId> dead; };
   const std::unordered_map<ObjectId, Foreign>& foreign() const { return foreign_; }
   const std::unordered_map<ObjectId, std::vector<Copy>>& copies() const { return copies_; }
   const std::unordered_map<ObjectId, Fetch>& fetches() const { return fetches_; }
@@ -155,6 +159,8 @@ class NodeTable {
   Peer& peer(ProcessId daemon, Actions& out);
   void hand_over(ProcessId process, std::span<const ObjectId> ids, Actions& out);
   bool defer_for_home(ProcessId from, const ObjectMessage& message, Actions& out);
+  void bury(ProcessId daemon, uint64_t barrier, Actions& out);
+  bool inherit_from(ProcessId home, Actions& out);
   void adopt(ProcessId home, uint64_t barrier, Actions& out);
   void move_to_head(ProcessId home, Actions& out);
 
@@ -201,6 +207,7 @@ class NodeTable {
   ObjectTable table_;
   std::map<ProcessId, Peer> peers_;
   std::set<ProcessId> dead_;
+  ProcessId away_ = kNoProcess;
   uint64_t last_number_ = 0;
   std::map<uint64_t, Unconfirmed> unconfirmed_;      // registrations, by number
   std::map<uint64_t, Barrier> barriers_;

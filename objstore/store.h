@@ -132,7 +132,12 @@ class Store : public transport::RangeGuard {
   // barrier is open nothing is freed here. Answered by barrier_reached, maybe within this call.
   // Barrier 0: it was dead before this node joined; not answered.
   void peer_down(ProcessId daemon, uint64_t barrier, TimePoint now);
-  // Every live node has reached it.
+  // Node 1's life is over, and there is no controller to say so; see NodeTable::peer_away().
+  void peer_away(ProcessId daemon);
+  // While others may still come back: nobody is given up for not having come yet.
+  void expect_peers(bool expecting) { expecting_ = expecting; }
+  // Every live node has reached it. Barriers of later lives of the controller have greater upper
+  // halves; the first of them that closes also closes all of the lives before.
   void barrier_closed(uint64_t barrier);
   // kCorrupt: nonsense; its sender is broken or an attacker.
   Status on_peer(ProcessId daemon, ObjectMessage message, TimePoint now);
@@ -276,6 +281,7 @@ class Store : public transport::RangeGuard {
   std::multimap<TimePoint, ProcessId> awaited_;      // peers that were never up
   std::multimap<TimePoint, ObjectId> unknown_;  // subscriptions to objects nobody knows of
   TimePoint now_{};                                              // of the latest call that had one
+  bool expecting_ = false;
   bool poll_soon_ = false;  // room was made, and somebody waits for it
   TimePoint spill_retry_at_{};                                   // after a failed spill
   std::string trouble_;  // why the last spill or growth failed

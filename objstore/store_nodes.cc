@@ -22,6 +22,12 @@ void Store::peer_down(ProcessId daemon, uint64_t barrier, TimePoint now) {
   apply([&](Actions& out) { nodes_.peer_down(daemon, barrier, out); });
 }
 
+void Store::peer_away(ProcessId daemon) {
+  Actions actions;
+  nodes_.peer_away(daemon, actions);
+  perform(actions);
+}
+
 void Store::barrier_closed(uint64_t barrier) {
   apply([&](Actions& out) { nodes_.barrier_closed(barrier, out); });
 }
@@ -67,7 +73,11 @@ void Store::poll_nodes() {
     nodes_.retry(retries_.extract(retries_.begin()).mapped(), actions);
   }
   while (!awaited_.empty() && awaited_.begin()->first <= now_) {
-    nodes_.peer_awaited_in_vain(awaited_.extract(awaited_.begin()).mapped(), actions);
+    ProcessId daemon = awaited_.extract(awaited_.begin()).mapped();
+    if (expecting_ && !nodes_.is_up(daemon) && !nodes_.is_dead(daemon))
+      awaited_.emplace(now_ + options_.unknown_grace, daemon);
+    else
+      nodes_.peer_awaited_in_vain(daemon, actions);
   }
   if (!actions.empty()) perform(actions);
   poll_pulls();
