@@ -80,16 +80,21 @@ void Agent::on(const RemoteRefused& event) {
 
 void Agent::on(const NodeGone& message) {
   if (message.number == config_.number) return;
+  // Of a head that was started again the later life may be known already: what is its own stays.
+  const RemoteNode* known = cluster_.find(message.number);
+  const bool succeeded = known != nullptr && known->view.incarnation != message.incarnation;
   cluster_.remove(message.number, message.incarnation);
   lost_nodes_.insert(to_hex(message.node));
   std::vector<uint64_t> ended;
   for (const auto& [id, lease] : remote_leases_) {
-    if (lease.number == message.number) ended.push_back(id);
+    const bool theirs = lease.number == message.number &&
+                        (!succeeded || incarnation_of(lease.worker) == message.incarnation);
+    if (theirs) ended.push_back(id);
   }
   for (uint64_t id : ended) end_remote_lease(id);
   std::set<ProcessId> clients;
   for (auto& [key, flow] : flows_) {
-    flow.asked.erase(message.number);
+    if (!succeeded) flow.asked.erase(message.number);
     flow.avoid.erase(message.number);
     const bool theirs = node_of(key.first) == message.number &&
                         incarnation_of(key.first) == message.incarnation;
@@ -97,6 +102,7 @@ void Agent::on(const NodeGone& message) {
   }
   for (ProcessId client : clients) drop_client(client);
   for (auto& [group, nodes] : group_nodes_) {
+    if (succeeded) break;
     std::replace(nodes.begin(), nodes.end(), message.number, uint16_t{0});
   }
   dirty_ = true;

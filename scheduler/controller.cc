@@ -15,7 +15,7 @@ SHEAF_DEFINE_VARIANT(ControllerAction)
 using protocol::ErrorKind;
 using protocol::ErrorRecord;
 
-Controller::Controller(ControllerConfig config) : config_(config) {}
+Controller::Controller(ControllerConfig config) : config_(config), cluster_(config.cluster) {}
 
 ControllerActions Controller::handle(const ControllerEvent& event, Time now) {
   now_ = std::max(now_, now);
@@ -28,6 +28,12 @@ ControllerActions Controller::start(Time now) {
   // Apart from what creates: erasures find room on a full disk.
   if (!stale_records_.empty()) journal(std::exchange(stale_records_, {}));
   journal_boot();
+  if (cluster_ != 0 && !cluster_stored_) {
+    journal({{RecordKind::kBoot, "cluster", wire::encode(cluster_)}});
+  }
+  for (const auto& [id, actor] : actors_) {
+    if (actor.state != protocol::ActorState::kDead) out_.push_back(ActorAccepted{actor.spec});
+  }
   // Who has not come back by then has stopped by itself: it had no answer for longer.
   if (restoring_) set_timer(now_ + config_.lease_time, Timer::Kind::kRestoring, 0, 0);
   return std::exchange(out_, {});
@@ -40,9 +46,10 @@ void Controller::journal_boot() {
   wait_for(boot_pending_).boot = true;
 }
 
-void Controller::journal_for_later(JournalRecord record) {
+uint64_t Controller::journal_for_later(JournalRecord record) {
   const uint64_t sequence = journal({record});
   wait_for(sequence).again = {std::move(record)};
+  return sequence;
 }
 
 // Whether a job's or a function's record still has a use.
@@ -139,6 +146,9 @@ void Controller::undo(uint64_t sequence, Pending pending, const Status& status) 
     return;
   }
   if (const uint16_t number = std::exchange(pending.number, 0)) number_settled(number, status);
+  if (pending.death != 0) {   // a full disk takes this
+    journal({{RecordKind::kNode, std::to_string(pending.death), std::nullopt}});
+  }
   for (const JournalRecord& record : std::exchange(pending.again, {})) {
     if (is_current(record)) unstored_[{record.kind, record.key}] = record;
   }

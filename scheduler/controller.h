@@ -4,12 +4,13 @@
 // handle(event, now) returns the actions to perform, in order. No I/O, clock, randomness or
 // threads. A write that must survive the daemon is answered only after its journal record is
 // durable: the controller keeps the reply back until JournalSynced. Journaled: key-value (all
-// spaces; "fn" without waiting, as an earlier record is durable whenever a later one is), jobs
-// (without waiting), detached actors and detached placement groups. What dies with its driver is
-// not journaled. One incarnation of an actor has authority at any time; messages of others are
-// dropped. Nodes get numbers that are never used again while the journal lives; the head's own is
-// 1. A node that is silent for its lease is declared dead, and nothing of that life is accepted any
-// more. Owned by the head daemon's loop.
+// spaces; "fn" without waiting for clients of this node, as an earlier record is durable whenever a
+// later one is), jobs (without waiting), detached actors, placement groups (only detached ones are
+// waited for) and deaths of nodes until all others have heard of them. Actors that die with their
+// driver are not journaled: their creators' nodes bring them along. One incarnation of an actor has
+// authority at any time; messages of others are dropped. Nodes get numbers that are never used
+// again while the journal lives; the head's own is 1. A node that is silent for its lease is
+// declared dead, and nothing of that life is accepted any more. Owned by the head daemon's loop.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +40,9 @@ struct ControllerConfig {
   // NodeLeaseConfig. Two members that cannot reach each other for so long are one too many.
   Time lease_time = std::chrono::seconds(3);
   Time view_interval = std::chrono::milliseconds(100);   // of ClusterViews, at least
+  // Names the journal, if it has no name yet: what tells one cluster from the next at this address.
+  // 0: nobody needs it.
+  uint64_t cluster = 0;
   size_t dead_actors_kept = 10000;                     // so that late subscribers learn the cause
   size_t dead_groups_kept = 10000;
 };
@@ -213,6 +217,7 @@ struct ActorInfo {
   bool counted = false;              // in its node's `actors`
   bool asked_back = false;           // TakeBackActor is on its way
   bool ending = false;               // intended exit under way: the next loss is final
+  bool ran = false;                  // was alive once: it has a state that can be lost
   std::optional<Time> unheld_since;
   Time next_warning{0};
 };
@@ -258,9 +263,10 @@ struct ExpectedNode {
   std::string hostname;
   uint64_t journal_pending = 0;
   Time since{0};
+  bool dead = false;                 // declared so, and maybe not everybody has heard of it
   template <class A>
   void fields(A& a) {
-    a(node, number, incarnation, hostname);
+    a(node, number, incarnation, hostname, dead);
   }
 };
 struct Barrier {
@@ -282,6 +288,13 @@ class Controller {
 
   // How often this journal has been opened, from 1: the node incarnation that goes into ids.
   uint32_t boot() const { return boot_; }
+  // The journal's name: ControllerConfig::cluster of its first life.
+  uint64_t cluster() const { return cluster_; }
+  // Where the head of the last life was reached; "" in the first.
+  const std::string& head_address() const { return head_address_; }
+  // Who has a number and is no member: after a restart, those of the last life that may come back.
+  const std::map<uint16_t, ExpectedNode>& expected() const { return expected_; }
+  uint16_t last_number() const { return last_number_; }
   const std::map<JobId, JobInfo>& jobs() const { return jobs_; }
   const std::map<ActorId, ActorInfo>& actors() const { return actors_; }
   const std::map<PlacementGroupId, GroupInfo>& groups() const { return groups_; }
@@ -316,6 +329,7 @@ class Controller {
     std::vector<ControllerEvent> deferred;   // read what this writes: handled again afterwards
     bool boot = false;                       // the boot number
     uint16_t number = 0;                     // given out by it
+    uint16_t death = 0;                      // of that number
     std::vector<JournalRecord> again;        // should they fail, detached actors need them still
   };
   // A handle may be elsewhere before its creator's request is here: that one waits for the
@@ -378,7 +392,7 @@ class Controller {
   uint64_t journal(std::vector<JournalRecord> records);
   Pending& wait_for(uint64_t sequence) { return pending_[sequence]; }
   void journal_boot();
-  void journal_for_later(JournalRecord record);
+  uint64_t journal_for_later(JournalRecord record);
   bool is_current(const JournalRecord& record) const;
   std::vector<JournalRecord> not_yet_stored() const;
   void settle(Pending pending);
@@ -398,6 +412,8 @@ class Controller {
   void drop_clients_of(uint16_t number, uint16_t incarnation, const protocol::ErrorRecord& cause);
   void open_barrier(const NodeInfo& dead, const protocol::ErrorRecord& cause);
   void reach_barrier(uint64_t barrier, const NodeId& node);
+  void journal_death(const NodeInfo& dead);
+  void close_death(const Barrier& barrier);
   void review_node(uint16_t number, Time due);
   NodeInfo* member(uint16_t number);
 
@@ -422,8 +438,11 @@ class Controller {
   // After a restart (controller_takeover.cc).
   void take_over(const NodeId& node, const NodeJoin& join);
   void take_over_clients(const NodeJoin& join);
+  void take_over_created(const LiveClient& creator, const CreatedActor& created);
+  void add_dead_actor(ActorId id, const std::string& why);
   void take_over_actor(const NodeId& node, const LiveActor& live);
   void take_over_group(const NodeId& node, const LiveGroup& live);
+  void settle_early();
   void end_restoring();
 
   // Jobs and key-value (controller_jobs.cc).
@@ -462,14 +481,15 @@ class Controller {
   void push(ActorId id, const ActorInfo& actor);
   protocol::ActorUpdate update_of(ActorId id, const ActorInfo& actor) const;
   JournalRecord record_of(ActorId id, const ActorInfo& actor) const;
+  JournalRecord record_of(PlacementGroupId id, const GroupInfo& group) const;
   void place_waiting_actors();
 
   // controller_restore.cc
   bool restore_record(const JournalRecord& record);
   bool restore_node(const JournalRecord& record);
   void drop_unused_jobs();
-  void restore_actor(const protocol::ActorSpec& spec, JobId job, uint32_t incarnation,
-                     uint32_t restarts);
+  void restore_actor(ActorInfo saved);
+  void drop_unowned_groups();
 
   // Placement groups (controller_groups.cc).
   void plan(PlacementGroupId id, GroupInfo& group);
@@ -484,6 +504,9 @@ class Controller {
 
   ControllerConfig config_;
   uint32_t boot_ = 1;
+  uint64_t cluster_ = 0;
+  bool cluster_stored_ = false;
+  std::string head_address_;
   bool boot_durable_ = false;        // before that no job is registered and nothing is placed
   uint64_t boot_pending_ = 0;        // its sequence while it is on its way
   uint32_t jobs_started_ = 0;
@@ -520,6 +543,8 @@ class Controller {
   bool restoring_ = false;
   uint32_t first_incarnation_ = 0;                                 // of actors placed in this life
   std::set<ActorId> unconfirmed_;                                  // may live on such a node
+  std::set<ActorId> held_back_;            // asked for since; the same may be there from before
+  std::vector<ExpectedNode> dead_before_;  // in the last life; some may not have heard of it
   std::map<KvKey, std::string> kv_;
   std::map<std::string, std::set<JobId>> function_users_;          // "fn" keys: jobs that put them
   std::map<KvKey, std::vector<KvWait>> kv_waits_;

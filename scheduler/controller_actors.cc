@@ -40,6 +40,10 @@ void Controller::on(const Request<protocol::ActorCreate>& event) {
     actor.subscribers = std::move(early.mapped().subscribers);
   }
   actor.holders.insert(event.process);
+  if (restoring_) {
+    held_back_.insert(spec->actor);
+    actor.incarnation = first_incarnation_;
+  }
   if (!spec->name.empty()) names_[{spec->name_space, spec->name}] = spec->actor;
   if (spec->placement.strategy.kind == StrategyKind::kPlacementGroup) {
     auto group = groups_.find(spec->placement.strategy.group);
@@ -116,6 +120,7 @@ void Controller::place(ActorId id, ActorInfo& actor) {
       return;
     }
   } else if (strategy.kind == StrategyKind::kNodeAffinity && !strategy.soft && !nodes_.empty() &&
+             !restoring_ &&
              std::none_of(nodes_.begin(), nodes_.end(),
                           [&](const auto& n) { return to_hex(n.first) == strategy.node; })) {
     end_actor(id, actor, {ErrorKind::kUnschedulable,
@@ -127,7 +132,7 @@ void Controller::place(ActorId id, ActorInfo& actor) {
   leave_node(id, actor);
   actor.node = {};
   unplaced_.insert(id);
-  if (!boot_durable_ || unconfirmed_.contains(id)) return;
+  if (!boot_durable_ || unconfirmed_.contains(id) || held_back_.contains(id)) return;
   const NodeId node = choose_node(id, actor);
   if (node.is_nil()) {
     review_actor(id);
@@ -170,6 +175,11 @@ void Controller::on(const Request<protocol::ActorStarted>& event) {
     cause.kind = ErrorKind::kActorDied;
     cause.actor = it->first;
     end_actor(it->first, actor, std::move(cause));
+    return;
+  }
+  if (!std::exchange(actor.ran, true) && actor.spec->detached) {
+    // The next life has to know that there is a state to lose, before anyone gives it one.
+    wait_for(journal({record_of(it->first, actor)})).deferred.push_back(event);
     return;
   }
   actor.state = ActorState::kAlive;
@@ -237,6 +247,7 @@ void Controller::end_actor(ActorId id, ActorInfo& actor, ErrorRecord cause, bool
   actor.unheld_since.reset();
   unplaced_.erase(id);
   unconfirmed_.erase(id);
+  held_back_.erase(id);
   leave_node(id, actor);
   const protocol::ActorSpec& spec = *actor.spec;
   auto named = names_.find({spec.name_space, spec.name});

@@ -41,13 +41,13 @@ void Controller::on(const Request<protocol::GroupCreate>& event) {
   group.creator = event.process;
   group.placed.resize(spec.bundles.size());
   group.spec = std::move(spec);
+  const uint64_t sequence = journal({record_of(id, group)});
   if (!group.spec.detached) {
     reply(event.process, event.request, Status::ok());
     plan(id, group);
     return;
   }
-  group.journal_pending =
-      journal({{RecordKind::kGroup, to_hex(id), wire::encode(group.spec)}});
+  group.journal_pending = sequence;
   Pending& pending = wait_for(group.journal_pending);
   pending.group = id;
   pending.reply = Reply{event.process, event.request, StatusCode::kOk, "", ""};
@@ -184,6 +184,7 @@ void Controller::remove_group(PlacementGroupId id, GroupInfo& group) {
   group.state = GroupState::kRemoved;
   group.awaiting.clear();
   unplanned_.erase(id);
+  if (!group.spec.detached) journal({{RecordKind::kGroup, to_hex(id), std::nullopt}});
   std::erase_if(group_names_, [&](const auto& entry) {
     return entry.first == std::pair(group.spec.name_space, group.spec.name) && entry.second == id;
   });

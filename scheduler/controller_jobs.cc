@@ -147,7 +147,7 @@ bool Controller::defer_for_key(const KvKey& key, const ControllerEvent& event) {
 void Controller::on(const Request<protocol::KvPut>& event) {
   const KvKey key{event.message.space, event.message.key};
   const bool is_function = key.first == kFunctionSpace;
-  if (!event.message.overwrite && defer_for_key(key, event)) return;
+  if ((is_function || !event.message.overwrite) && defer_for_key(key, event)) return;
   auto existing = kv_.find(key);
   const bool present = existing != kv_.end();
   if (is_function) {
@@ -164,10 +164,13 @@ void Controller::on(const Request<protocol::KvPut>& event) {
   Reply answer{event.process, event.request, StatusCode::kOk, "",
                wire::encode(protocol::KvPutReply{!present})};
   if (is_function) {
-    // Needed again only by detached actors, whose own records come later.
-    journal_for_later(record);
+    const uint64_t sequence = journal_for_later(record);
     set_key(key, event.message.value);
-    out_.push_back(std::move(answer));
+    // A driver of this node dies with it: then only detached actors need it, whose own records come
+    // later. Others go on, so they wait; whether there was room on the disk makes no difference.
+    if (node_of(event.process) <= 1) return out_.push_back(std::move(answer));
+    kv_pending_[key] = sequence;
+    wait_for(sequence).deferred.push_back(event);
     return;
   }
   const uint64_t sequence = journal({record});

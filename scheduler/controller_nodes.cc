@@ -51,7 +51,12 @@ void Controller::on(const NodeJoined& event) {
   info.hostname = event.hostname;
   info.address = event.address;
   info.local = true;
+  if (!event.address.empty() && event.address != head_address_) {
+    head_address_ = event.address;
+    journal({{RecordKind::kNode, "head", head_address_}});
+  }
   add_member(std::move(info));
+  if (restoring_ && expected_.empty()) end_restoring();
 }
 
 void Controller::refuse(const NodeJoin& join, StatusCode code, std::string why) {
@@ -115,7 +120,7 @@ void Controller::give_number(const NodeJoin& join) {
   }
   const uint16_t number = ++last_number_;
   ExpectedNode& expected = expected_[number];
-  expected = {join.node, number, static_cast<uint16_t>(boot_), join.hostname, 0, now_};
+  expected = {join.node, number, static_cast<uint16_t>(boot_), join.hostname, 0, now_, false};
   expected.journal_pending =
       journal({{RecordKind::kNode, "last", wire::encode(number)},
                {RecordKind::kNode, std::to_string(number), wire::encode(expected)}});
@@ -208,7 +213,7 @@ void Controller::node_dead(const NodeId& id, ErrorRecord cause) {
   forget_told(dead);
   forget_quarrels_of(dead.number);
   out_.push_back(FenceNode{id, dead.number, dead.incarnation, cause});
-  if (!dead.local) journal({{RecordKind::kNode, std::to_string(dead.number), std::nullopt}});
+  if (!dead.local) journal_death(dead);
   open_barrier(dead, cause);
   drop_clients_of(dead.number, dead.incarnation, cause);
   lose_groups_on(id);
@@ -248,7 +253,19 @@ void Controller::open_barrier(const NodeInfo& dead, const ErrorRecord& cause) {
   for (const auto& [node, info] : nodes_) barrier.awaited.insert(node);
   send_to_all(NodeGone{dead.node, dead.number, dead.incarnation, cause, id});
   for (uint64_t other : waiting) reach_barrier(other, dead.node);
-  if (barrier.awaited.empty()) barriers_.erase(id);
+  if (barrier.awaited.empty()) close_death(barriers_.extract(id).mapped());
+}
+
+// Until everybody has heard of it: a controller that restarts says it again.
+void Controller::journal_death(const NodeInfo& dead) {
+  ExpectedNode record{dead.node, dead.number, dead.incarnation, dead.hostname, 0, Time{0}, true};
+  const std::string key = std::to_string(dead.number);
+  wait_for(journal({{RecordKind::kNode, key, wire::encode(record)}})).death = dead.number;
+}
+
+void Controller::close_death(const Barrier& barrier) {
+  if (barrier.number == 1) return;
+  journal({{RecordKind::kNode, std::to_string(barrier.number), std::nullopt}});
 }
 
 void Controller::reach_barrier(uint64_t id, const NodeId& node) {
@@ -258,6 +275,7 @@ void Controller::reach_barrier(uint64_t id, const NodeId& node) {
   if (!it->second.awaited.empty()) return;
   const Barrier closed = std::move(it->second);
   barriers_.erase(it);
+  close_death(closed);
   send_to_all(BarrierClosed{id, closed.number, closed.incarnation});
 }
 

@@ -17,9 +17,18 @@ struct ActorRecord {
   JobId job = 0;
   uint32_t incarnation = 0;
   uint32_t restarts = 0;
+  bool ran = false;
   template <class A>
   void fields(A& a) {
-    a(spec, job, incarnation, restarts);
+    a(spec, job, incarnation, restarts, ran);
+  }
+};
+struct GroupRecord {
+  protocol::GroupCreate spec;
+  JobId job = 0;
+  template <class A>
+  void fields(A& a) {
+    a(spec, job);
   }
 };
 
@@ -30,8 +39,12 @@ constexpr uint32_t kIncarnationBits = 16;
 }  // namespace
 
 JournalRecord Controller::record_of(ActorId id, const ActorInfo& actor) const {
-  const ActorRecord record{*actor.spec, actor.job, actor.incarnation, actor.restarts};
+  const ActorRecord record{*actor.spec, actor.job, actor.incarnation, actor.restarts, actor.ran};
   return {RecordKind::kActor, to_hex(id), wire::encode(record)};
+}
+
+JournalRecord Controller::record_of(PlacementGroupId id, const GroupInfo& group) const {
+  return {RecordKind::kGroup, to_hex(id), wire::encode(GroupRecord{group.spec, group.job})};
 }
 
 std::vector<std::string> Controller::restore(const std::vector<JournalRecord>& records) {
@@ -52,9 +65,24 @@ std::vector<std::string> Controller::restore(const std::vector<JournalRecord>& r
     const bool dead = actor.state == ActorState::kDead;
     if (group != groups_.end() && !dead) group->second.actors.insert(id);
   }
-  restoring_ = !expected_.empty();
-  if (!restoring_) drop_unused_jobs();
+  restoring_ = !expected_.empty() || !dead_before_.empty();
+  if (!restoring_) {
+    drop_unused_jobs();
+    drop_unowned_groups();
+  }
   return strange;
+}
+
+// Those that end with their job, which has not come back.
+void Controller::drop_unowned_groups() {
+  std::vector<PlacementGroupId> gone;
+  for (const auto& [id, group] : groups_) {
+    const bool removed = group.state == protocol::GroupState::kRemoved;
+    auto job = jobs_.find(group.job);
+    const bool owned = job != jobs_.end() && job->second.alive;
+    if (!removed && !group.spec.detached && !owned) gone.push_back(id);
+  }
+  for (const PlacementGroupId& id : gone) remove_group(id, groups_.at(id));
 }
 
 // Functions are kept for as long as somebody may run them again.
@@ -82,6 +110,11 @@ void Controller::drop_unused_jobs() {
 bool Controller::restore_record(const JournalRecord& record) {
   switch (record.kind) {
     case RecordKind::kBoot: {
+      if (record.key == "cluster") {
+        auto cluster = wire::decode<uint64_t>(*record.value);
+        if (cluster) cluster_ = *cluster;
+        return cluster_stored_ = cluster.has_value();
+      }
       auto boot = wire::decode<uint32_t>(*record.value);
       if (boot) boot_ = *boot + 1;
       return boot.has_value();
@@ -107,16 +140,24 @@ bool Controller::restore_record(const JournalRecord& record) {
     case RecordKind::kActor: {
       auto saved = wire::decode<ActorRecord>(*record.value);
       if (!saved || to_hex(saved->spec.actor) != record.key) return false;
-      restore_actor(saved->spec, saved->job, saved->incarnation, saved->restarts);
+      ActorInfo actor;
+      actor.spec = std::make_shared<protocol::ActorSpec>(std::move(saved->spec));
+      actor.job = saved->job;
+      actor.incarnation = saved->incarnation + 1;
+      actor.restarts = saved->restarts;
+      actor.ran = saved->ran;
+      restore_actor(std::move(actor));
       return true;
     }
     case RecordKind::kGroup: {
-      auto spec = wire::decode<protocol::GroupCreate>(*record.value);
-      if (!spec || to_hex(spec->group) != record.key) return false;
-      GroupInfo& group = groups_[spec->group];
-      if (!spec->name.empty()) group_names_[{spec->name_space, spec->name}] = spec->group;
-      group.placed.resize(spec->bundles.size());
-      group.spec = std::move(*spec);
+      auto saved = wire::decode<GroupRecord>(*record.value);
+      if (!saved || to_hex(saved->spec.group) != record.key) return false;
+      const protocol::GroupCreate& spec = saved->spec;
+      GroupInfo& group = groups_[spec.group];
+      if (!spec.name.empty()) group_names_[{spec.name_space, spec.name}] = spec.group;
+      group.job = saved->job;
+      group.placed.resize(spec.bundles.size());
+      group.spec = std::move(saved->spec);
       unplanned_.insert(group.spec.group);
       return true;
     }
@@ -131,28 +172,29 @@ bool Controller::restore_node(const JournalRecord& record) {
     if (last) last_number_ = std::max(last_number_, *last);
     return last.has_value();
   }
+  if (record.key == "head") {
+    head_address_ = *record.value;
+    return true;
+  }
   auto node = wire::decode<ExpectedNode>(*record.value);
   if (!node || std::to_string(node->number) != record.key) return false;
   last_number_ = std::max(last_number_, node->number);
-  expected_[node->number] = std::move(*node);
+  if (node->dead) dead_before_.push_back(std::move(*node));
+  else expected_[node->number] = std::move(*node);
   return true;
 }
 
 // Its processes died with the last daemon, or live on another node, which will say so. Where
-// restarts are allowed it comes back, at no cost; where they are not, its state is lost and saying
-// so is all that can be done.
-void Controller::restore_actor(const protocol::ActorSpec& spec, JobId job, uint32_t incarnation,
-                               uint32_t restarts) {
-  ActorInfo& actor = actors_[spec.actor];
-  actor.spec = std::make_shared<protocol::ActorSpec>(spec);
-  actor.job = job;
-  actor.incarnation = incarnation + 1;
-  actor.restarts = restarts;
+// restarts are allowed it comes back, at no cost, and so does one that never ran; where they are
+// not, its state is lost and saying so is all that can be done.
+void Controller::restore_actor(ActorInfo saved) {
+  const protocol::ActorSpec& spec = *saved.spec;
+  ActorInfo& actor = actors_[spec.actor] = std::move(saved);
   actor.cause = {ErrorKind::kNodeDied, "its node daemon ended and was started again", "",
                  spec.actor};
-  if (!expected_.empty()) {
+  if (restoring_ || !expected_.empty()) {
     unconfirmed_.insert(spec.actor);
-  } else if (spec.max_restarts == 0) {
+  } else if (spec.max_restarts == 0 && actor.ran) {
     actor.state = ActorState::kDead;
     dead_actors_.push_back(spec.actor);
     stale_records_.push_back({RecordKind::kActor, to_hex(spec.actor), std::nullopt});

@@ -288,13 +288,15 @@ Result<AgentReport> decode_agent_report(wire::Bytes bytes);
 
 // ---- Joining ------------------------------------------------------------------------------------
 
-// What a node brings along that registers again, after a restart of the controller.
+// What a node brings along that registers again, after a restart of the controller. `running`: the
+// worker has said ActorStarted{ok}, whether or not a controller heard it; a worker that has not yet
+// says it to the controller of this life.
 struct LiveActor {
   ActorId actor;
   uint32_t incarnation = 0;
   ProcessId process = 0;          // 0: it waits for a worker or resources
   JobId job = 0;
-  bool running = false;           // its constructor has run
+  bool running = false;
   std::shared_ptr<const protocol::ActorSpec> spec;
   template <class A>
   void fields(A& a) {
@@ -308,13 +310,32 @@ struct LiveGroup {
   std::vector<int32_t> bundles;
   SHEAF_FIELDS(group, attempt, bundles)
 };
+// An actor whose creation was acknowledged to a client of this node. `ran`: it was alive once.
+struct CreatedActor {
+  std::shared_ptr<const protocol::ActorSpec> spec;
+  bool ran = false;
+  template <class A>
+  void fields(A& a) {
+    shared_spec_fields(a, spec);
+    a(ran);
+  }
+};
+// It left of its own will, and no controller may have heard it.
+struct ExitedActor {
+  ActorId actor;
+  std::string reason;
+  SHEAF_FIELDS(actor, reason)
+};
 struct LiveClient {
   ProcessId process = 0;
   protocol::ClientKind kind = protocol::ClientKind::kDriver;
   JobId job = 0;
   std::vector<ActorId> holds, watches;   // ActorHold counts above 0; ActorSubscribe
   std::vector<PlacementGroupId> watched_groups;
-  SHEAF_FIELDS(process, kind, job, holds, watches, watched_groups)
+  std::vector<CreatedActor> created;   // not known to be dead
+  std::vector<ActorId> ended;          // created by it and dead: the last ones
+  int32_t pid = 0;
+  SHEAF_FIELDS(process, kind, job, holds, watches, watched_groups, created, ended, pid)
 };
 // number 0: a node that has none asks for one; only `node` and `hostname` matter then. Otherwise
 // the node becomes a member with what it says here, or, if it was one before the controller
@@ -329,8 +350,9 @@ struct NodeJoin {
   std::vector<LiveGroup> groups;
   std::vector<LiveClient> clients;
   std::vector<JobStarted> jobs;   // whose specs it keeps
+  std::vector<ExitedActor> exited;
   SHEAF_FIELDS(node, number, incarnation, hostname, address, total, labels, actors, groups,
-               clients, jobs)
+               clients, jobs, exited)
 };
 
 #undef SHEAF_FIELDS

@@ -255,6 +255,8 @@ TEST_F(ControllerActorTest, NextLifeRestartsDetachedActors) {
   create(restartable);
   create(mortal);
   bench.sync();
+  run(mortal.actor, 77);
+  bench.sync();
   run(restartable.actor);
   lose(restartable.actor);
   bench.sync();

@@ -212,7 +212,8 @@ TEST_F(ControllerPlacementTest, ARestartedControllerTakesOverWhatLivesOnOtherNod
                          std::make_shared<protocol::ActorSpec>(kept)});
   join.actors.push_back({plain.actor, 3, other, job, true,
                          std::make_shared<protocol::ActorSpec>(plain)});
-  join.clients.push_back({driver, protocol::ClientKind::kDriver, job, {plain.actor}, {}, {}});
+  join.clients.push_back(
+      {driver, protocol::ClientKind::kDriver, job, {plain.actor}, {}, {}, {}, {}, 0});
   next_life.send(NodeAsks{join});
   EXPECT_FALSE(next_life.machine.restoring());
   const auto& actors = next_life.machine.actors();
@@ -237,6 +238,14 @@ TEST_F(ControllerPlacementTest, NodesThatDoNotComeBackAreDeclaredDead) {
   kept.detached = true;
   bench.post(kDriver, protocol::ActorCreate{kept});
   bench.sync();
+  const NodeId at = bench.machine.actors().at(kept.actor).node;
+  const ProcessId worker = make_process(at == kHead ? 1 : second, 1, 9);
+  bench.send(ClientJoined{worker, protocol::ClientKind::kWorker, 1});
+  bench.report(ActorAssigned{kept.actor, 0, worker}, at);
+  bench.post(worker, protocol::ActorStarted{kept.actor, 0, true, {}});
+  EXPECT_NE(bench.machine.actors().at(kept.actor).state, ActorState::kAlive) << "not on disk yet";
+  bench.sync();
+  EXPECT_EQ(bench.machine.actors().at(kept.actor).state, ActorState::kAlive);
   ControllerBench next_life(bench);
   next_life.add_node(cpus(4), kHead);
   next_life.advance_by(2900ms);

@@ -122,7 +122,7 @@ class ControllerBench : public Bench<Controller, ControllerEvent, ControllerActi
 
   void add_node(ResourceMap total = {{"CPU", 4 * kResourceUnit}}, NodeId node = kNode) {
     const auto number = static_cast<uint16_t>(machine.nodes().size() + 1);
-    send(NodeJoined{node, std::move(total), {}, "host", "host:1", number, 0});
+    send(NodeJoined{node, std::move(total), {}, "host", "", number, 0});
   }
   // Through the whole handshake; returns its number.
   uint16_t join(NodeId node, ResourceMap total, Labels labels = {}) {
