@@ -27,6 +27,9 @@ constexpr ConfigKey kSchema[] = {
     {"cluster.lease", kDuration, "3s", 300 * kMs, 600 * kSecond,
      "A node that the head has not heard of for so long is dead; it stops itself a little earlier. "
      "The head's setting counts for all nodes."},
+    {"cluster.head_timeout", kDuration, "60s", 0, 24 * 3600 * kSecond,
+     "How long a node goes on without a head whose daemon has died, until it is started again; "
+     "then the node ends. `0`: at once."},
     {"session.root", kString, "", 0, 0,
      "Folder that holds session directories; empty takes $XDG_RUNTIME_DIR, else /tmp."},
     {"store.memory", kBytes, "0", 0, kMost,

@@ -50,7 +50,7 @@ Result<NumberGiven> ask_once(const transport::FabricAddress& head,
   };
   SHEAF_ASSIGN(auto fabric, transport::make_sock_fabric(*loop, std::move(options)));
   auto deadline = EventLoop::Clock::now() + kOneTry;
-  fabric->connect({1, 0}, head, deadline, [&](Result<PeerId> connected) {
+  fabric->connect({kHeadNumber, 0}, head, deadline, [&](Result<PeerId> connected) {
     if (!connected) {
       answer = connected.status();
       return loop->stop();

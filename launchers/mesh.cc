@@ -16,6 +16,8 @@ namespace {
 // Messages of the mesh itself; those of its user start at 16.
 constexpr uint16_t kResume = 1;   // u64: the last number received; first message of a connection
 constexpr uint16_t kConfirm = 2;  // u64: the same, while messages flow
+constexpr uint16_t kGoesOn = 0x8000;  // the message's next part follows
+constexpr size_t kAssemblyBytesMax = size_t{1} << 30;
 constexpr uint64_t kConfirmMessages = 64;
 constexpr size_t kCongestedBytes = 4 << 20;
 
@@ -31,6 +33,7 @@ Result<std::unique_ptr<Mesh>> Mesh::create(EventLoop& loop, MeshOptions options)
   transport::SockFabricOptions fabric;
   fabric.self = m->options_.self;
   fabric.secret = m->options_.secret;
+  fabric.cluster = m->options_.cluster;
   fabric.listen = m->options_.listen;
   fabric.log = m->options_.log;
   fabric.events.on_message = [m](const PeerId& from, uint16_t type, wire::Bytes payload) {
@@ -92,11 +95,28 @@ void Mesh::forget(const PeerId& peer, const Status& why) {
   fabric_->fence(peer.node, peer.incarnation + 1);
 }
 
+void Mesh::seek(uint32_t node, const FabricAddress& address,
+                std::function<void(const Result<PeerId>&)> done) {
+  auto deadline = EventLoop::Clock::now() + options_.connect_timeout;
+  fabric_->connect({node, 0}, address, deadline, std::move(done));
+}
+
 void Mesh::send(uint32_t node, uint16_t type, wire::Bytes payload) {
   auto it = channels_.find(node);
   if (it == channels_.end()) return;
-  SHEAF_CHECK(payload.size() <= kMeshMessageBytesMax);
   Channel& channel = it->second;
+  while (payload.size() > kMeshMessageBytesMax) {
+    queue(channel, type | kGoesOn, payload.first(kMeshMessageBytesMax));
+    payload = payload.subspan(kMeshMessageBytesMax);
+  }
+  queue(channel, type, payload);
+  if (channel.agreed)
+    flush(channel);
+  else if (!fabric_->is_up(channel.peer))
+    connect(channel);
+}
+
+void Mesh::queue(Channel& channel, uint16_t type, wire::Bytes payload) {
   Sent message{++channel.last_number, type, {}};
   message.frame.reserve(kMeshHeadBytes + payload.size());
   message.frame += number_bytes(message.number);
@@ -105,10 +125,6 @@ void Mesh::send(uint32_t node, uint16_t type, wire::Bytes payload) {
   channel.bytes += message.frame.size();
   channel.unconfirmed.push_back(std::move(message));
   ++channel.unsent;
-  if (channel.agreed)
-    flush(channel);
-  else if (!fabric_->is_up(channel.peer))
-    connect(channel);
 }
 
 void Mesh::answer_newcomer(const PeerId& peer, uint16_t type, wire::Bytes payload) {
@@ -254,7 +270,21 @@ void Mesh::on_message(const PeerId& from, uint16_t type, wire::Bytes bytes) {
   else
     confirm_later();
   drop_confirmed(*channel, received);
-  options_.events.on_message(from, type, bytes.subspan(kMeshHeadBytes));
+  deliver(*channel, type, bytes.subspan(kMeshHeadBytes));
+}
+
+// The handler may forget the channel.
+void Mesh::deliver(Channel& channel, uint16_t type, wire::Bytes payload) {
+  PeerId from = channel.peer;
+  if ((type & kGoesOn) == 0 && channel.assembly.empty())
+    return options_.events.on_message(from, type, payload);
+  channel.assembly.append(wire::as_text(payload));
+  if (channel.assembly.size() > kAssemblyBytesMax) {
+    return fabric_->fail(from, Status(StatusCode::kCorrupt, "a message does not end"));
+  }
+  if ((type & kGoesOn) != 0) return;
+  std::string whole = std::exchange(channel.assembly, {});
+  options_.events.on_message(from, type, wire::as_bytes(whole));
 }
 
 }  // namespace sheaf::launchers

@@ -28,8 +28,8 @@ using transport::PeerId;
 struct MeshEvents {
   // `payload` is valid inside the call only.
   std::function<void(const PeerId& from, uint16_t type, wire::Bytes payload)> on_message;
-  // The connection broke. `refused`: nobody serves that life's port any more, which proves its
-  // death; otherwise it may be a partition, and the mesh keeps trying.
+  // The connection broke, or cannot be made. `refused`: nobody serves that life's port any more,
+  // which proves its death; otherwise it may be a partition, and the mesh keeps trying.
   std::function<void(const PeerId& peer, bool refused, const Status& why)> on_silence;
   // It is there again, or for the first time.
   std::function<void(const PeerId& peer)> on_contact;
@@ -40,6 +40,7 @@ struct MeshEvents {
 struct MeshOptions {
   PeerId self;
   transport::ClusterSecret secret;
+  uint64_t cluster = 0;  // SockFabricOptions::cluster
   FabricAddress listen;
   MeshEvents events;
   Logger log;
@@ -64,13 +65,19 @@ class Mesh {
   bool knows(const PeerId& peer) const { return channels_.contains(peer.node); }
   // It is dead: nothing of it is accepted any more, what was under way is dropped.
   void forget(const PeerId& peer, const Status& why);
+  // Nothing of any life of it is accepted.
+  void ban(uint32_t node) { fabric_->fence(node, UINT64_MAX); }
+  // Which life of a node, not known to the mesh, is at `address` now? One attempt; see
+  // Fabric::connect() for what errors prove. know() takes up the connection.
+  void seek(uint32_t node, const FabricAddress& address,
+            std::function<void(const Result<PeerId>&)> done);
   // The life that `node` is known by; incarnation 0 when it is not.
   PeerId peer(uint32_t node) const;
 
   // Connects without anything to send, so that pulls find a session.
   void contact(const PeerId& peer);
 
-  // At most kMeshMessageBytesMax. Dropped when the node is not known.
+  // Dropped when the node is not known. Long ones travel in parts.
   void send(uint32_t node, uint16_t type, wire::Bytes payload);
   // To a node that has no number yet, over the connection that it made.
   void answer_newcomer(const PeerId& peer, uint16_t type, wire::Bytes payload);
@@ -92,6 +99,7 @@ class Mesh {
     bool agreed = false;         // both know what the other has received: messages may go out
     uint64_t last_number = 0;
     std::deque<Sent> unconfirmed;
+    std::string assembly;        // parts of a message that goes on
     size_t unsent = 0;           // of those at the back, not given to this connection yet
     size_t bytes = 0;            // of `unconfirmed`
     bool told_congested = false;
@@ -102,6 +110,8 @@ class Mesh {
   Mesh(EventLoop& loop, MeshOptions options) : loop_(loop), options_(std::move(options)) {}
 
   void on_message(const PeerId& from, uint16_t type, wire::Bytes bytes);
+  void queue(Channel& channel, uint16_t type, wire::Bytes payload);
+  void deliver(Channel& channel, uint16_t type, wire::Bytes payload);
   void on_peer(const PeerId& peer, transport::PeerState state, const Status& why);
   void connect(Channel& channel);
   void retry_later(Channel& channel);

@@ -51,7 +51,9 @@ enum class NodeMessageType : uint16_t {
   template <class A>      \
   void fields(A& a) { a(__VA_ARGS__); }
 
-inline constexpr uint32_t kNodeWireVersion = 1;
+// The node that the controller is on. The other nodes' numbers begin behind it.
+inline constexpr uint16_t kHeadNumber = 1;
+inline constexpr uint32_t kNodeWireVersion = 2;
 
 struct AskNumber {
   uint32_t version = kNodeWireVersion;
@@ -64,7 +66,8 @@ struct NumberGiven {
   std::string message;
   uint16_t number = 0, incarnation = 0;
   uint16_t head = 0, head_incarnation = 0;
-  SHEAF_FIELDS(code, message, number, incarnation, head, head_incarnation)
+  uint64_t cluster = 0;  // SockFabricOptions::cluster
+  SHEAF_FIELDS(code, message, number, incarnation, head, head_incarnation, cluster)
 };
 // The sender's own clock, in nanoseconds; the receiver gives it back as it is.
 struct Heartbeat {
@@ -79,7 +82,8 @@ struct ClientCame {
   ProcessId process = 0;
   protocol::ClientKind kind = protocol::ClientKind::kDriver;
   JobId job = 0;
-  SHEAF_FIELDS(process, kind, job)
+  int32_t pid = 0;
+  SHEAF_FIELDS(process, kind, job, pid)
 };
 struct ClientWent {
   ProcessId process = 0;

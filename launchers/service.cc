@@ -151,6 +151,8 @@ Status Service::create_controller() {
   scheduler::ControllerConfig control;
   control.warn_interval = config.get_duration("scheduler.warn_interval");
   control.lease_time = config.get_duration("cluster.lease");
+  while (options_.cluster && control.cluster == 0)
+    SHEAF_CHECK(getrandom(&control.cluster, sizeof control.cluster, 0) == sizeof control.cluster);
   controller_ = std::make_unique<scheduler::Controller>(control);
   for (const std::string& note : controller_->restore(replay.records))
     log_.warning("journal: " + note);
@@ -197,8 +199,9 @@ Status Service::create_parts() {
     SHEAF_TRY(create_controller());
   else
     self_ = {options_.cluster->number, options_.cluster->incarnation};
-  SHEAF_TRY(create_mesh());
+  SHEAF_TRY(options_.cluster && options_.head ? create_head_mesh() : create_mesh());
   SHEAF_TRY(create_store());
+  if (mesh_ && controller_) expect_members();
   SHEAF_ASSIGN(offer_, node_offer(*options_.config, options_.overrides, node_id_, arena_->bytes()));
 
   ClientHooks hooks;
@@ -273,7 +276,8 @@ std::string Service::cluster_json() const {
       .value(options_.embedded);
   if (mesh_) {
     w.key("address").value(to_string(mesh_->address())).key("number").value(self_.node);
-    w.key("secret_file").value(options_.session->secret_path());
+    w.key("incarnation").value(self_.incarnation);
+    w.key("secret_file").value(options_.cluster->secret_file);
   }
   auto created =
       std::chrono::duration_cast<std::chrono::duration<double>>(started_.time_since_epoch());
@@ -293,6 +297,7 @@ bool Service::drain_round() {
     return empty;
   });
   pump();
+  if (controller_) store_->expect_peers(controller_->restoring());
   if (store_woken_.exchange(false)) store_->poll(loop_.now());
   // Only a round that left every lane empty may decide about objects whose counts are still on
   // their way.

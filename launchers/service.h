@@ -24,6 +24,7 @@
 #include "core/trace.h"
 #include "launchers/clients.h"
 #include "launchers/handshake.h"
+#include "launchers/head_ledger.h"
 #include "launchers/lane_broker.h"
 #include "launchers/log_router.h"
 #include "launchers/memory_monitor.h"
@@ -44,13 +45,15 @@
 
 namespace sheaf::launchers {
 
-inline constexpr uint16_t kHeadNumber = 1;
 inline constexpr auto kShutdownGrace = std::chrono::milliseconds(500);
 
 // What makes a daemon one of several. On the head `number` and `incarnation` are its own business.
 struct ClusterOptions {
   transport::ClusterSecret secret;
+  std::string secret_file;  // where it is
   transport::FabricAddress listen;
+  bool any_host = false;    // nobody has named one: `listen` is as good as another
+  uint64_t cluster = 0;     // of a member: SockFabricOptions::cluster
   uint16_t number = 0, incarnation = 0;
   transport::PeerId head;
   transport::FabricAddress head_address;
@@ -104,11 +107,18 @@ class Service {
     uint64_t request = 0;
     protocol::StateReply reply;
     std::set<PeerId> awaited;
+    uint32_t limit = 0;      // of rows
+    bool head_only = false;  // nobody else can answer
     EventLoop::TimerId timer = 0;
   };
   struct Job {  // what this node knows of a job
     protocol::RegisterJob spec;
     ProcessId driver = 0;
+  };
+  struct Away {  // there is no head
+    EventLoop::TimePoint since;
+    std::chrono::milliseconds pause;
+    EventLoop::TimerId timer = 0;
   };
   struct ClusterEvent {  // what people may want to know afterwards
     std::chrono::system_clock::time_point at;
@@ -163,9 +173,6 @@ class Service {
                       wire::Bytes body);
   template <class T>
   std::optional<T> read(Client& client, wire::Bytes body);
-  template <class T>
-  void to_controller(Client& client, uint64_t request, wire::Bytes body);
-  void register_job(Client& client, uint64_t request, wire::Bytes body);
   void job_registered(Client& client, JobId job);
   void kill_process(Client& client, uint64_t request, ProcessId target);
   void kill_worker(ProcessId asker, uint64_t request, JobId job, ProcessId target);
@@ -217,22 +224,18 @@ class Service {
     return process <= kDaemonProcess ||
            (node_of(process) == self_.node && incarnation_of(process) == self_.incarnation);
   }
-  ProcessId head_daemon() const {
-    const PeerId& head = options_.cluster->head;
-    return make_process(static_cast<uint16_t>(head.node), static_cast<uint16_t>(head.incarnation),
+  static ProcessId daemon_of(const PeerId& node) {
+    return make_process(static_cast<uint16_t>(node.node), static_cast<uint16_t>(node.incarnation),
                         static_cast<uint32_t>(kDaemonProcess));
   }
+  ProcessId head_daemon() const { return daemon_of(options_.cluster->head); }
   Status create_mesh();
   void create_relays();
   void connect_store(objstore::StoreOptions& store);
-  void join_cluster();
-  void tend_lease();
-  void end_node(const std::string& why);
   const NodeId* member(const PeerId& peer) const;
   void tell_node(uint32_t node, NodeMessageType type, const std::string& payload) {
     if (mesh_) mesh_->send(node, static_cast<uint16_t>(type), wire::as_bytes(payload));
   }
-  void on_silence(const PeerId& peer, bool refused, const Status& why);
   void on_node_message(const PeerId& from, uint16_t type, wire::Bytes payload);
   void on_newcomer(const PeerId& from, wire::Bytes payload);
   void answer_newcomer(const NodeId& node, const Status& status, const PeerId& given);
@@ -242,15 +245,8 @@ class Service {
   void on_agent_message(scheduler::NodeMessage message);
   void node_seen(const scheduler::NodeView& node);
   void node_gone(const scheduler::NodeGone& gone);
-  template <class T>
-  bool control_event(const ForwardedRequest& m) {
-    auto message = wire::decode<T>(wire::as_bytes(m.body));
-    if (!message) return false;
-    push(scheduler::ControllerEvent(
-        scheduler::From<T>{m.process, m.request, std::move(*message)}));
-    return true;
-  }
   bool control_request(const ForwardedRequest& m);
+  void node_joins(const PeerId& from, scheduler::NodeJoin join);
   void drain_node(const scheduler::DrainRequest& request);
   void on_record(const RecordHead& head, wire::Bytes bytes);
   void process_gone(ProcessId remote, const protocol::ErrorRecord& cause);
@@ -258,6 +254,22 @@ class Service {
   std::optional<transport::LaneInfo> connect(Client& from, ProcessId remote);
   void deliver(const ForProcess& message);
   void announce_death(Client& client, const protocol::ErrorRecord& cause);
+
+  // ---- The head as its members see it, and its next life (service_head.cc)
+  void join_cluster();
+  void on_silence(const PeerId& peer, bool refused, const Status& why);
+  void lose_head(const Status& why);
+  void seek_head();
+  void head_sought(scheduler::Time sent_at, const Result<PeerId>& found);
+  void rejoin(const PeerId& head);
+  void on_accepted(scheduler::Time lease);
+  void tend_lease();
+  void end_node(const std::string& why);
+  void tell_drivers(const std::string& text);
+  void to_head(const scheduler::ControllerEvent& event, ForwardedRequest request);
+  void forward_control(const ForwardedRequest& request);
+  Status create_head_mesh();
+  void expect_members();
 
   ProcessId driver_of(JobId job) const;
   void note_event(std::string_view severity, std::string_view source, std::string message);
@@ -279,6 +291,10 @@ class Service {
   std::map<JobId, Job> jobs_;
   std::optional<scheduler::NodeLease> lease_;  // of a member, once it is one
   scheduler::Time joined_at_{0};
+  std::optional<Away> away_;                   // member: its head is dead
+  bool rejoining_ = false;                     // member: known to no controller of this life yet
+  HeadLedger ledger_;                          // member
+  std::map<ProcessId, pid_t> remote_pids_;     // head: of the members' processes
   std::map<PeerId, NodeId> members_;           // head: who may speak
   std::map<NodeId, PeerId> newcomers_;         // head: asked for a number
   std::set<PeerId> peers_up_;                  // told to the store

@@ -134,6 +134,7 @@ void Service::act(scheduler::PushActorUpdate& a) {
     return tell_node(node_of(a.process), NodeMessageType::kActorUpdate,
                      wire::encode(ForwardedUpdate{a.process, a.update}));
   }
+  if (!controller_) ledger_.updated(a.process, a.update);
   Client* to = clients_->alive(a.process);
   if (to == nullptr) return;
   if (a.update.state == protocol::ActorState::kAlive) {

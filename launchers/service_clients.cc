@@ -59,7 +59,7 @@ void Service::greet(Greeting greeting) {
     push(ControllerEvent(scheduler::ClientJoined{client.id, client.kind, job}));
   else
     tell_node(kHeadNumber, NodeMessageType::kClientJoined,
-              wire::encode(ClientCame{client.id, client.kind, job}));
+              wire::encode(ClientCame{client.id, client.kind, job, client.pid}));
   if (client.kind == ClientKind::kWorker) {
     push(AgentEvent(scheduler::WorkerRegistered{hello.spawn_token, client.id}));
   }

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "launchers/control_events.h"
 #include "launchers/service.h"
 #include "launchers/service_send.h"
 
@@ -14,27 +15,6 @@ using scheduler::ControllerEvent;
 
 namespace {
 constexpr uint32_t kPrestartWorkersMax = 2;
-
-// Of the messages that only the controller can answer.
-template <class T>
-constexpr MessageType message_type_of() {
-  if constexpr (std::is_same_v<T, protocol::RegisterJob>) return MessageType::kRegisterJob;
-  if constexpr (std::is_same_v<T, protocol::KvPut>) return MessageType::kKvPut;
-  if constexpr (std::is_same_v<T, protocol::KvGet>) return MessageType::kKvGet;
-  if constexpr (std::is_same_v<T, protocol::KvDelete>) return MessageType::kKvDelete;
-  if constexpr (std::is_same_v<T, protocol::KvKeys>) return MessageType::kKvKeys;
-  if constexpr (std::is_same_v<T, protocol::ActorCreate>) return MessageType::kActorCreate;
-  if constexpr (std::is_same_v<T, protocol::ActorSubscribe>) return MessageType::kActorSubscribe;
-  if constexpr (std::is_same_v<T, protocol::ActorHold>) return MessageType::kActorHold;
-  if constexpr (std::is_same_v<T, protocol::ActorKill>) return MessageType::kActorKill;
-  if constexpr (std::is_same_v<T, protocol::ActorLookup>) return MessageType::kActorLookup;
-  if constexpr (std::is_same_v<T, protocol::ActorNames>) return MessageType::kActorNames;
-  if constexpr (std::is_same_v<T, protocol::ActorStarted>) return MessageType::kActorStarted;
-  if constexpr (std::is_same_v<T, protocol::ActorExiting>) return MessageType::kActorExiting;
-  if constexpr (std::is_same_v<T, protocol::GroupCreate>) return MessageType::kGroupCreate;
-  if constexpr (std::is_same_v<T, protocol::GroupRemove>) return MessageType::kGroupRemove;
-  if constexpr (std::is_same_v<T, protocol::GroupSubscribe>) return MessageType::kGroupSubscribe;
-}
 }  // namespace
 
 template <class T>
@@ -43,18 +23,6 @@ std::optional<T> Service::read(Client& client, wire::Bytes body) {
   if (message) return std::move(*message);
   clients_->end_session(client, "a message cannot be decoded");
   return std::nullopt;
-}
-
-template <class T>
-void Service::to_controller(Client& client, uint64_t request, wire::Bytes body) {
-  auto m = read<T>(client, body);
-  if (!m) return;
-  if (controller_)
-    return push(ControllerEvent(scheduler::From<T>{client.id, request, std::move(*m)}));
-  auto type = static_cast<uint16_t>(message_type_of<T>());
-  tell_node(kHeadNumber, NodeMessageType::kControl,
-            wire::encode(ForwardedRequest{client.id, request, type,
-                                          std::string(wire::as_text(body))}));
 }
 
 void Service::dispatch(Client& client, const transport::Message& message) {
@@ -140,53 +108,29 @@ void Service::space_answer(ProcessId process, uint64_t request, Result<objstore:
 
 bool Service::dispatch_control(Client& client, MessageType type, uint64_t request,
                                wire::Bytes body) {
-  switch (type) {
-    case MessageType::kRegisterJob: register_job(client, request, body); return true;
-    case MessageType::kKvPut: to_controller<protocol::KvPut>(client, request, body); return true;
-    case MessageType::kKvGet: to_controller<protocol::KvGet>(client, request, body); return true;
-    case MessageType::kKvDelete:
-      to_controller<protocol::KvDelete>(client, request, body);
-      return true;
-    case MessageType::kKvKeys: to_controller<protocol::KvKeys>(client, request, body); return true;
-    case MessageType::kActorCreate:
-      if (auto m = read<protocol::ActorCreate>(client, body); m && !controller_) {
-        // The head's store is to hold them before anything can let go of them here.
-        store_->hold(client.id, head_daemon(), m->spec.holds, {});
-      }
-      to_controller<protocol::ActorCreate>(client, request, body);
-      return true;
-    case MessageType::kActorSubscribe:
-      to_controller<protocol::ActorSubscribe>(client, request, body);
-      return true;
-    case MessageType::kActorHold:
-      to_controller<protocol::ActorHold>(client, request, body);
-      return true;
-    case MessageType::kActorKill:
-      to_controller<protocol::ActorKill>(client, request, body);
-      return true;
-    case MessageType::kActorLookup:
-      to_controller<protocol::ActorLookup>(client, request, body);
-      return true;
-    case MessageType::kActorNames:
-      to_controller<protocol::ActorNames>(client, request, body);
-      return true;
-    case MessageType::kActorStarted:
-      to_controller<protocol::ActorStarted>(client, request, body);
-      return true;
-    case MessageType::kActorExiting:
-      to_controller<protocol::ActorExiting>(client, request, body);
-      return true;
-    case MessageType::kGroupCreate:
-      to_controller<protocol::GroupCreate>(client, request, body);
-      return true;
-    case MessageType::kGroupRemove:
-      to_controller<protocol::GroupRemove>(client, request, body);
-      return true;
-    case MessageType::kGroupSubscribe:
-      to_controller<protocol::GroupSubscribe>(client, request, body);
-      return true;
-    default: return dispatch_lease(client, type, request, body);
+  Result<ControllerEvent> event = control_event(type, client.id, request, body);
+  if (!event && event.status().code() == StatusCode::kUnsupported)
+    return dispatch_lease(client, type, request, body);
+  if (!event) {
+    clients_->end_session(client, std::string(event.status().message()));
+    return true;
   }
+  if (auto* job = std::get_if<scheduler::From<protocol::RegisterJob>>(&*event)) {
+    client.warm_python = !job->message.python.empty();
+    if (client.warm_python) spawner_->warm(job->message);
+    client.job_request = request;
+  }
+  if (!controller_) {
+    to_head(*event, ForwardedRequest{client.id, request, static_cast<uint16_t>(type),
+                                     std::string(wire::as_text(body))});
+    return true;
+  }
+  push(std::move(*event));
+  if (type != MessageType::kRegisterJob) return true;
+  pump();
+  // At once, or when the controller's first record of this life is on disk; its reply comes after.
+  job_registered(client, controller_->job_of(client.id));
+  return true;
 }
 
 bool Service::dispatch_lease(Client& client, MessageType type, uint64_t request,
@@ -219,20 +163,6 @@ bool Service::dispatch_lease(Client& client, MessageType type, uint64_t request,
       return true;
     default: return false;
   }
-}
-
-void Service::register_job(Client& client, uint64_t request, wire::Bytes body) {
-  auto m = read<protocol::RegisterJob>(client, body);
-  if (!m) return;
-  bool python = !m->python.empty();
-  if (python) spawner_->warm(*m);
-  client.warm_python = python;
-  client.job_request = request;
-  to_controller<protocol::RegisterJob>(client, request, body);
-  if (!controller_) return;
-  pump();
-  // At once, or when the controller's first record of this life is on disk; its reply comes after.
-  job_registered(client, controller_->job_of(client.id));
 }
 
 // The job's number is needed by the very next message of the same client.

@@ -1,6 +1,7 @@
 // Service: the other nodes of the cluster, and what their daemons say.
 #include <fmt/format.h>
 
+#include "launchers/control_events.h"
 #include "launchers/service.h"
 #include "launchers/service_send.h"
 
@@ -16,11 +17,6 @@ namespace {
 
 constexpr size_t kEagerPeers = 32;
 
-ProcessId daemon_of(const PeerId& node) {
-  return make_process(static_cast<uint16_t>(node.node), static_cast<uint16_t>(node.incarnation),
-                      static_cast<uint32_t>(kDaemonProcess));
-}
-
 PeerId peer_of(uint16_t number, uint16_t incarnation) { return {number, incarnation}; }
 
 }  // namespace
@@ -30,6 +26,7 @@ Status Service::create_mesh() {
   MeshOptions mesh;
   mesh.self = self_;
   mesh.secret = options_.cluster->secret;
+  mesh.cluster = controller_ ? controller_->cluster() : options_.cluster->cluster;
   mesh.listen = options_.cluster->listen;
   mesh.log = log_;
   mesh.events.on_message = [this](const PeerId& from, uint16_t type, wire::Bytes payload) {
@@ -59,6 +56,8 @@ void Service::create_relays() {
 void Service::connect_store(objstore::StoreOptions& store) {
   store.daemon = daemon_of(self_);
   store.tell = [this](ProcessId to, const objstore::ObjectMessage& message) {
+    // Not what is meant for an earlier life of it.
+    if (daemon_of(mesh_->peer(node_of(to))) != to) return;
     tell_node(node_of(to), NodeMessageType::kObjects, objstore::encode(message));
   };
   store.pull = [this](ProcessId from, const transport::RemoteRange& range,
@@ -78,52 +77,9 @@ void Service::connect_store(objstore::StoreOptions& store) {
   store.forward_ready = [this](ProcessId to) { relays_->resume(node_of(to)); };
 }
 
-// Says what this node offers; kAccepted begins its lease.
-void Service::join_cluster() {
-  scheduler::NodeJoin join;
-  join.node = node_id_;
-  join.number = static_cast<uint16_t>(self_.node);
-  join.incarnation = static_cast<uint16_t>(self_.incarnation);
-  join.hostname = offer_.hostname;
-  join.address = to_string(mesh_->address());
-  join.total = offer_.resources;
-  join.labels = offer_.labels;
-  joined_at_ = now();
-  tell_node(kHeadNumber, NodeMessageType::kJoin, wire::encode(join));
-}
-
-void Service::on_silence(const PeerId& peer, bool refused, const Status& why) {
-  if (!refused) return;
-  if (controller_) {
-    const NodeId* node = member(peer);
-    if (node == nullptr) return;
-    std::string text = "the node's daemon has died: " + why.to_string();
-    ErrorRecord cause{ErrorKind::kNodeDied, text, {}, {}};
-    push(ControllerEvent(scheduler::NodeLost{*node, std::move(cause)}));
-    return pump();
-  }
-  if (peer == options_.cluster->head)
-    end_node("the head of the cluster is gone: " + why.to_string());
-}
-
 const NodeId* Service::member(const PeerId& peer) const {
   auto it = members_.find(peer);
   return it == members_.end() ? nullptr : &it->second;
-}
-
-// Nothing of this life counts any more: no process of it may go on.
-void Service::end_node(const std::string& why) {
-  if (stopping_) return;
-  log_.error("this node leaves the cluster: " + why);
-  begin_shutdown(why, std::chrono::milliseconds(0));
-}
-
-void Service::tend_lease() {
-  if (!lease_) return;
-  if (lease_->expired(now())) return end_node("its lease has run out: the head was not heard");
-  if (auto sent_at = lease_->heartbeat(now())) {
-    tell_node(kHeadNumber, NodeMessageType::kHeartbeat, wire::encode(Heartbeat{sent_at->count()}));
-  }
 }
 
 void Service::on_node_message(const PeerId& from, uint16_t type, wire::Bytes payload) {
@@ -196,6 +152,7 @@ void Service::answer_newcomer(const NodeId& node, const Status& status, const Pe
   answer.incarnation = static_cast<uint16_t>(given.incarnation);
   answer.head = static_cast<uint16_t>(self_.node);
   answer.head_incarnation = static_cast<uint16_t>(self_.incarnation);
+  answer.cluster = controller_->cluster();
   std::string text = wire::encode(answer);
   mesh_->answer_newcomer(newcomer.mapped(), static_cast<uint16_t>(NodeMessageType::kNumberGiven),
                          wire::as_bytes(text));
@@ -225,8 +182,7 @@ bool Service::on_member_message(const PeerId& from, NodeMessageType type, wire::
   switch (type) {
     case NodeMessageType::kJoin:
       if (auto m = wire::decode<scheduler::NodeJoin>(payload)) {
-        if (auto address = transport::parse_fabric_address(m->address)) mesh_->know(from, *address);
-        push(ControllerEvent(scheduler::NodeAsks{std::move(*m)}));
+        node_joins(from, std::move(*m));
         return true;
       }
       return false;
@@ -246,12 +202,14 @@ bool Service::on_member_message(const PeerId& from, NodeMessageType type, wire::
       return false;
     case NodeMessageType::kClientJoined:
       if (auto m = wire::decode<ClientCame>(payload)) {
+        remote_pids_[m->process] = m->pid;
         push(ControllerEvent(scheduler::ClientJoined{m->process, m->kind, m->job}));
         return true;
       }
       return false;
     case NodeMessageType::kClientLeft:
       if (auto m = wire::decode<ClientWent>(payload)) {
+        remote_pids_.erase(m->process);
         push(ControllerEvent(scheduler::ClientLeft{m->process, m->cause}));
         return true;
       }
@@ -269,37 +227,24 @@ bool Service::on_member_message(const PeerId& from, NodeMessageType type, wire::
   }
 }
 
+void Service::node_joins(const PeerId& from, scheduler::NodeJoin join) {
+  if (auto address = transport::parse_fabric_address(join.address)) mesh_->know(from, *address);
+  for (const scheduler::LiveClient& live : join.clients) remote_pids_[live.process] = live.pid;
+  push(ControllerEvent(scheduler::NodeAsks{std::move(join)}));
+}
+
 bool Service::control_request(const ForwardedRequest& m) {
-  auto type = static_cast<MessageType>(m.type);
-  wire::Bytes body = wire::as_bytes(m.body);
-  switch (type) {
-    case MessageType::kRegisterJob: return control_event<protocol::RegisterJob>(m);
-    case MessageType::kKvPut: return control_event<protocol::KvPut>(m);
-    case MessageType::kKvGet: return control_event<protocol::KvGet>(m);
-    case MessageType::kKvDelete: return control_event<protocol::KvDelete>(m);
-    case MessageType::kKvKeys: return control_event<protocol::KvKeys>(m);
-    case MessageType::kActorCreate: {
-      auto create = wire::decode<protocol::ActorCreate>(body);
-      if (!create) return false;
-      std::vector<ObjectId> handed = create->spec.holds;
-      push(ControllerEvent(scheduler::From<protocol::ActorCreate>{m.process, m.request,
-                                                                  std::move(*create)}));
-      pump();  // the controller holds them now, if it took the actor: the hand-off's own hold goes
-      if (!handed.empty()) store_->hold(kDaemonProcess, 0, {}, handed);
-      return true;
-    }
-    case MessageType::kActorSubscribe: return control_event<protocol::ActorSubscribe>(m);
-    case MessageType::kActorHold: return control_event<protocol::ActorHold>(m);
-    case MessageType::kActorKill: return control_event<protocol::ActorKill>(m);
-    case MessageType::kActorLookup: return control_event<protocol::ActorLookup>(m);
-    case MessageType::kActorNames: return control_event<protocol::ActorNames>(m);
-    case MessageType::kActorStarted: return control_event<protocol::ActorStarted>(m);
-    case MessageType::kActorExiting: return control_event<protocol::ActorExiting>(m);
-    case MessageType::kGroupCreate: return control_event<protocol::GroupCreate>(m);
-    case MessageType::kGroupRemove: return control_event<protocol::GroupRemove>(m);
-    case MessageType::kGroupSubscribe: return control_event<protocol::GroupSubscribe>(m);
-    default: return false;
-  }
+  auto event = control_event(static_cast<MessageType>(m.type), m.process, m.request,
+                             wire::as_bytes(m.body));
+  if (!event) return false;
+  std::vector<ObjectId> handed;
+  if (auto* create = std::get_if<scheduler::From<protocol::ActorCreate>>(&*event))
+    handed = create->message.spec.holds;
+  push(std::move(*event));
+  if (handed.empty()) return true;
+  pump();  // the controller holds them now, if it took the actor: the hand-off's own hold goes
+  store_->hold(kDaemonProcess, 0, {}, handed);
+  return true;
 }
 
 void Service::drain_node(const scheduler::DrainRequest& request) {
@@ -349,10 +294,16 @@ void Service::node_gone(const scheduler::NodeGone& gone) {
   if (peer == self_) return end_node("the head has declared it dead: " + gone.cause.message);
   if (!mesh_) return;
   mesh_->forget(peer, Status(StatusCode::kDisconnected, gone.cause.message));
+  bool succeeded = mesh_->knows(peer);  // a later life of it, which may know processes of ours
   for (ProcessId remote : relays_->remotes_on(gone.number, gone.incarnation))
     process_gone(remote, gone.cause);
   peers_up_.erase(peer);
-  for (auto& [process, nodes] : reached_) nodes.erase(gone.number);
+  if (!succeeded) {
+    for (auto& [process, nodes] : reached_) nodes.erase(gone.number);
+  }
+  remote_pids_.erase(
+      remote_pids_.lower_bound(make_process(gone.number, gone.incarnation, 0)),
+      remote_pids_.upper_bound(make_process(gone.number, gone.incarnation, UINT32_MAX)));
   queries_lost(peer);
   store_->peer_down(daemon_of(peer), gone.barrier, loop_.now());  // says when it is through
 }
@@ -364,9 +315,7 @@ bool Service::on_scheduler_message(const PeerId& from, NodeMessageType type,
     case NodeMessageType::kAccepted: {
       auto m = wire::decode<Accepted>(payload);
       if (!m) return false;
-      scheduler::Time lease(m->lease_ns);
-      lease_.emplace(scheduler::NodeLeaseConfig{lease, lease / 10}, joined_at_);
-      tend_lease();
+      on_accepted(scheduler::Time(m->lease_ns));
       return true;
     }
     case NodeMessageType::kRefused: {
@@ -529,9 +478,14 @@ void Service::act(scheduler::ReturnToNode& a) {
 
 // What a daemon has for a client of this one.
 void Service::deliver(const ForProcess& message) {
+  bool is_reply = static_cast<MessageType>(message.type) == MessageType::kReply;
+  if (is_reply && !controller_) {
+    auto held = ledger_.answered(message.process, wire::as_bytes(message.payload));
+    store_->hold(kDaemonProcess, 0, {}, held);
+  }
   Client* client = clients_->alive(message.process);
   if (client == nullptr || client->broken) return;
-  if (static_cast<MessageType>(message.type) == MessageType::kReply && client->job == 0) {
+  if (is_reply && client->job == 0) {
     wire::Reader reader(wire::as_bytes(message.payload));
     protocol::Envelope envelope;
     protocol::ReplyHead head;
@@ -548,6 +502,7 @@ void Service::deliver(const ForProcess& message) {
 // The last thing that others hear of a process of this node.
 void Service::announce_death(Client& client, const ErrorRecord& cause) {
   if (!mesh_) return;
+  if (!controller_) store_->hold(kDaemonProcess, 0, {}, ledger_.client_left(client.id));
   relays_->drain_last_words(client.id);
   auto reached = reached_.extract(client.id);
   std::string text = wire::encode(ClientWent{client.id, cause});

@@ -34,6 +34,29 @@ std::string joined(const std::string& a, const std::string& b) {
   return a.substr(0, a.size() - 1) + "," + b.substr(1);
 }
 
+// At most so many elements of a JSON array. False: all of them.
+bool cut_rows(std::string& array, uint32_t limit) {
+  uint32_t rows = 0;
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < array.size(); ++i) {
+    char c = array[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      quoted = c != '"';
+      continue;
+    }
+    if (c == '"') quoted = true;
+    if (c == '[' || c == '{') ++depth;
+    if (c == ']' || c == '}') --depth;
+    if (c != ',' || depth != 1 || ++rows < limit) continue;
+    array.resize(i);
+    array += ']';
+    return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void Service::state_query(Client& client, uint64_t request, protocol::StateQuery query) {
@@ -85,6 +108,11 @@ void Service::answer_query(ProcessId asker, uint64_t request, const protocol::St
   pump();
   bool head_only = is_among(kOfTheHead, query.what);
   std::vector<PeerId> others;
+  if (head_only && away_) {
+    Status away(StatusCode::kDisconnected,
+                "the head of the cluster is gone, and only it can answer this");
+    return reply(asker, request, away);
+  }
   if (head_only && !controller_)
     others.push_back(options_.cluster->head);
   else if (is_among(kOfEveryNode, query.what))
@@ -94,7 +122,8 @@ void Service::answer_query(ProcessId asker, uint64_t request, const protocol::St
   if (!own) return reply(asker, request, own.status());
   if (others.empty()) return reply(asker, request, Status::ok(), wire::encode(*own));
   uint64_t ticket = next_ticket_++;
-  Gather gather{asker, request, std::move(*own), {others.begin(), others.end()}, 0};
+  Gather gather{asker, request, std::move(*own), {others.begin(), others.end()}, query.limit,
+                head_only && !controller_};
   gather.timer = loop_.call_after(kGatherWait, [this, ticket] { finish_gather(ticket); });
   gathers_.emplace(ticket, std::move(gather));
   std::string text = wire::encode(ForwardedQuery{ticket, query});
@@ -142,7 +171,12 @@ void Service::finish_gather(uint64_t ticket) {
   if (gather.empty()) return;
   Gather& g = gather.mapped();
   loop_.cancel_timer(g.timer);
+  if (g.head_only && !g.awaited.empty()) {
+    return reply(g.asker, g.request,
+                 Status(StatusCode::kTimeout, "the head of the cluster did not answer in time"));
+  }
   g.reply.truncated = g.reply.truncated || !g.awaited.empty();  // some did not answer in time
+  if (g.reply.text.starts_with('[') && cut_rows(g.reply.text, g.limit)) g.reply.truncated = true;
   reply(g.asker, g.request, Status::ok(), wire::encode(g.reply));
 }
 

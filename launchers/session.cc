@@ -153,9 +153,11 @@ Result<SessionDirectory> SessionDirectory::create(const SessionOptions& options)
   session.lock_ = take_lock(session.path_);
   if (!session.lock_)
     return Status(StatusCode::kAlreadyExists, "a cluster is running in " + session.path_);
-  // What an earlier daemon in this directory left and nobody may mistake for ours.
-  for (const char* name : {"/sheafd.sock", "/cluster.json", "/bells", "/spill"})
+  // What an earlier daemon in this directory left and nobody may mistake for ours. Its cluster.json
+  // says by its pid that it is not, and how to start it again, should this attempt fail.
+  for (const char* name : {"/sheafd.sock", "/bells", "/spill"})
     remove_tree(session.path_ + name);
+  session.resumed_ = access(session.journal_path().c_str(), F_OK) == 0;
   for (const char* name : {"/logs", "/bells"})
     SHEAF_TRY(make_private_directory(session.path_ + name));
   return session;

@@ -46,6 +46,9 @@ class SessionDirectory {
   std::string journal_path() const { return path_ + "/journal.db"; }
   std::string secret_path() const { return path_ + "/secret"; }
 
+  // An earlier daemon has left its journal here.
+  bool resumed() const { return resumed_; }
+
   // Makes the cluster visible to clients that look for one.
   Status publish(const std::string& cluster_json);
   // keep_logs: logs/ and journal.db* stay, everything else goes.
@@ -55,6 +58,7 @@ class SessionDirectory {
   SessionDirectory() = default;
   std::string path_;
   Fd lock_;
+  bool resumed_ = false;
 };
 
 // Removes the directories of daemons that died without doing so: those whose lock is free and whose

@@ -200,7 +200,9 @@ Status prepare_cluster(const Options& o, const SessionDirectory& session, const 
     constexpr const char* kOutside = "192.0.2.1";  // of a documentation network: nobody's
     std::string path = o.secret_file.empty() ? session.secret_path() : o.secret_file;
     SHEAF_ASSIGN(cluster.secret, own_secret(path));
+    cluster.secret_file = path;
     SHEAF_ASSIGN(cluster.listen, listen_address(o.listen, kOutside));
+    cluster.any_host = o.listen == "auto";
     service->cluster = std::move(cluster);
     return {};
   }
@@ -209,6 +211,7 @@ Status prepare_cluster(const Options& o, const SessionDirectory& session, const 
                   "--join needs --secret-file (or SHEAF_SECRET_FILE): the head's session "
                   "directory has it");
   }
+  cluster.secret_file = o.secret_file;
   SHEAF_ASSIGN(cluster.secret, transport::ClusterSecret::read(o.secret_file));
   SHEAF_ASSIGN(cluster.head_address, transport::parse_fabric_address(o.join));
   SHEAF_ASSIGN(cluster.listen, listen_address(o.listen, cluster.head_address.host));
@@ -221,6 +224,7 @@ Status prepare_cluster(const Options& o, const SessionDirectory& session, const 
   cluster.number = given.number;
   cluster.incarnation = given.incarnation;
   cluster.head = {given.head, given.head_incarnation};
+  cluster.cluster = given.cluster;
   service->head = false;
   service->cluster = std::move(cluster);
   return {};
@@ -239,7 +243,11 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   struct Cleanup {
     SessionDirectory& session;
     bool keep;
-    ~Cleanup() { session.remove(keep); }
+    bool served = false;
+    // Who could not begin to serve has no right to what an earlier life has written.
+    ~Cleanup() {
+      if (served || !session.resumed()) session.remove(keep);
+    }
   } cleanup{session, o.keep_logs && !o.embedded};
   SHEAF_ASSIGN(auto sink, make_file_sink(session.log_directory() + "/sheafd.log", level,
                                          config.get_bytes("log.max_bytes"),
@@ -265,6 +273,7 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   // After the arena's helper process, which needs our /proc entries.
   prctl(PR_SET_DUMPABLE, o.dumpable ? 1 : 0);
   SHEAF_TRY(service->serve());
+  cleanup.served = true;
   on_ready(service->cluster_json());
   if (!o.warm.python.empty()) service->warm(o.warm);
   loop->post([root = session.path().substr(0, session.path().rfind('/'))] {

@@ -161,7 +161,9 @@ const Client* StateReporter::client(ProcessId id) const { return s_.clients_->fi
 
 int32_t StateReporter::pid_of(ProcessId id) const {
   const Client* c = client(id);
-  return c == nullptr ? 0 : c->pid;
+  if (c != nullptr) return c->pid;
+  auto remote = s_.remote_pids_.find(id);
+  return remote == s_.remote_pids_.end() ? 0 : remote->second;
 }
 
 int64_t StateReporter::wall_ms(scheduler::Time t) const {

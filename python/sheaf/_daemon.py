@@ -69,6 +69,33 @@ def live_clusters() -> list[dict]:
     return sorted((c for c in clusters if c), key=_age_key, reverse=True)
 
 
+def dead_heads() -> list[dict]:
+    """What is left of this user's clusters whose head's daemon was killed, newest first: with a
+    journal that a new one can take up.
+    """
+    root = session_root()
+    try:
+        names = os.listdir(root)
+    except OSError:
+        return []
+    found = [dead_head(os.path.join(root, name)) for name in names]
+    return sorted((c for c in found if c), key=_age_key, reverse=True)
+
+
+def dead_head(session_dir: str) -> dict | None:
+    """The description that a head which does not run any more has left in this directory."""
+    import json
+
+    try:
+        with open(os.path.join(session_dir, "cluster.json"), encoding="utf-8") as file:
+            cluster = json.load(file)
+    except (OSError, ValueError):
+        return None
+    gone = _start_time(int(cluster.get("pid", 0))) != int(cluster.get("start_time", -1))
+    journal = os.path.exists(os.path.join(session_dir, "journal.db"))
+    return cluster if gone and journal and cluster.get("head") else None
+
+
 def _age_key(cluster: dict):
     return (
         float(cluster.get("created", 0)),

@@ -30,7 +30,9 @@ class LocalNodes:
         common = ["--listen", "127.0.0.1", "--exit-with-pid", str(os.getpid())]
         # A node whose daemon ends is noticed at once; its silence on this machine means that the
         # machine is busy.
-        common += node_arguments(num_cpus=num_cpus, config={"cluster.lease": "30s"})
+        # The program ends with its head: there is nothing to wait for.
+        config = {"cluster.lease": "30s", "cluster.head_timeout": "0s"}
+        common += node_arguments(num_cpus=num_cpus, config=config)
         try:
             head = self._start(common)
             description = head.ready()

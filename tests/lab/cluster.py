@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,10 +59,13 @@ class Cluster:
         words = ["--address", self.head["address"], "--secret-file", self.secret]
         return self.start_node(host, *words, *more, under=under)
 
-    def start_node(self, host: int, *words: str, under: tuple[str, ...] = ()) -> dict:
+    def start_node(
+        self, host: int, *words: str, under: tuple[str, ...] = (), listen: bool = True
+    ) -> dict:
         """Starts a daemon in the foreground, `under` another command; what it says of itself."""
-        command = [*SHEAF, "start", *words, "--listen", self.lab.address(host), "--block", "--json"]
-        command += ["--num-cpus", str(self.cpus)]
+        command = [*SHEAF, "start", *words, "--block", "--json", "--num-cpus", str(self.cpus)]
+        if listen:
+            command += ["--listen", self.lab.address(host)]
         for setting in self.settings:
             command += ["--config", setting]
         process = self.lab.start(
@@ -76,6 +80,18 @@ class Cluster:
             except ValueError:
                 continue
         raise RuntimeError(f"host {host}: {process.stderr.read()}")
+
+    def kill_head(self) -> None:
+        """kill -9 of its daemon; returns when nothing of it is left on its host."""
+        os.kill(self.daemon_pid(0), signal.SIGKILL)
+        self.daemons[0].wait(10)
+        end = time.monotonic() + 10
+        while self.processes(0) and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def restart_head(self, *words: str) -> dict:
+        self.head = self.start_node(0, "--head", *(words or ("--restart",)), listen=False)
+        return self.head
 
     def daemon_pid(self, host: int) -> int:
         """The daemon's pid in this, the outer, pid namespace."""
@@ -115,19 +131,21 @@ class Cluster:
         path.write_text(_PRELUDE.format(hosts=self.nodes) + textwrap.dedent(text))
         return str(path)
 
-    def run(self, text: str, host: int = 0, timeout: float = 120.0) -> str:
+    def run(self, text: str, host: int = 0, timeout: float = 120.0, few: bool = False) -> str:
         """Runs a program on a host; its output. AssertionError with all it said if it fails."""
         words = [sys.executable, self.script(text)]
-        done = self.lab.run(host, words, timeout=timeout, env=self.environment())
+        environment = {**self.environment(), **({"FEWER": "1"} if few else {})}
+        done = self.lab.run(host, words, timeout=timeout, env=environment)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def start(self, text: str, host: int = 0) -> subprocess.Popen:
+    def start(self, text: str, host: int = 0, stdin: bool = False) -> subprocess.Popen:
         words = [sys.executable, self.script(text)]
         return self.lab.start(
             host,
             words,
             env=self.environment(),
+            stdin=subprocess.PIPE if stdin else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

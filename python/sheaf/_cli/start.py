@@ -15,6 +15,12 @@ from .output import fail, print_json
 
 def start(
     head: bool = typer.Option(False, "--head", help="Start a new cluster on this machine."),
+    restart: bool = typer.Option(
+        False,
+        "--restart",
+        help="With --head: take up the newest cluster here whose head's daemon was killed (or that "
+        "of --session-dir): its journal, address and secret. Its nodes come back by themselves.",
+    ),
     address: Optional[str] = typer.Option(
         None, help="Join the cluster whose head is at HOST:PORT with a further node."
     ),
@@ -55,6 +61,8 @@ def start(
     """Start a cluster on this machine, or a further node of one, that outlives this command."""
     if head == (address is not None):
         fail("Say --head to start a new cluster, or --address HOST:PORT to join one.", 2)
+    if restart:
+        session_dir, secret_file, listen = _dead_head(head, session_dir, secret_file, listen)
     from .._cluster import _check_arguments, node_arguments
     from .._daemon import Daemon
 
@@ -75,6 +83,25 @@ def start(
         print(_greeting(daemon))
     if block:
         _stay(daemon)
+
+
+def _dead_head(head, session_dir, secret_file, listen):
+    """Where a head was that runs no more: its directory, secret and address."""
+    from .._daemon import dead_head, dead_heads, read_cluster
+
+    if not head:
+        fail("--restart is for --head: other nodes come back by themselves.", 2)
+    if session_dir and read_cluster(session_dir):
+        fail(f"The cluster in {session_dir} runs.")
+    left = dead_head(session_dir) if session_dir else next(iter(dead_heads()), None)
+    if left is None:
+        where = session_dir or "this machine"
+        fail(f"No head whose daemon was killed has left a journal: nothing to restart in {where}.")
+    return (
+        left["session_dir"],
+        secret_file or left.get("secret_file"),
+        listen or left.get("address") or "none",
+    )
 
 
 def _cluster_arguments(address, secret_file, listen) -> list[str]:
@@ -117,7 +144,7 @@ def _greeting(daemon) -> str:
         text += (
             f"\n  more nodes: sheaf start --address {description['address']} --secret-file FILE\n"
             f"              FILE: a copy of {description['secret_file']} (on this machine none is "
-            "needed)"
+            "needed)\n  if its daemon is killed: sheaf start --head --restart"
         )
     return text
 
