@@ -274,13 +274,11 @@ void NodeTable::bury(ProcessId daemon, uint64_t barrier, Actions& out) {
     const Tell* t = std::get_if<Tell>(&a);
     return t != nullptr && t->to == daemon;
   });
-  if (head() == self_) {
-    adopt(daemon, barrier, out);
-  } else {
-    move_to_head(daemon, out);
-    for (ProcessId home : dead_) {   // what it had adopted is its heir's, too
-      if (node_of(daemon) == 1 && home != daemon) move_to_head(home, out);
-    }
+  if (head() == self_) adopt(daemon, barrier, out);
+  else move_to_head(daemon, out);
+  bool heir = node_of(daemon) == 1 && head() != self_;
+  for (ProcessId home : dead_) {   // what it had adopted is its heir's, too
+    if (heir && home != daemon) move_to_head(home, out);
   }
   Ids had_copies, asked;
   for (const auto& [id, rows] : copies_) {
