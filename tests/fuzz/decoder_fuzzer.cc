@@ -1,5 +1,5 @@
-// libFuzzer target: the first byte picks a decoder (a wire struct, or the JSON parser), the rest is
-// its input.
+// libFuzzer target: the first byte picks a decoder (a wire struct, messages between stores, or the
+// JSON parser), the rest is its input.
 #include <cstddef>
 #include <cstdint>
 
@@ -13,6 +13,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   unsigned choice = data[0], index = 0;
   if (choice == 255) {
     (void)parse_json(wire::as_text(input));
+    return 0;
+  }
+  if (choice == 254) {
+    auto message = objstore::decode_object_message(input);
+    if (!message) return 0;
+    std::string once = objstore::encode(*message);
+    auto back = objstore::decode_object_message(wire::as_bytes(once));
+    SHEAF_CHECK(back.has_value());
+    SHEAF_CHECK(objstore::encode(*back) == once);
     return 0;
   }
   fuzz::for_each_wire_struct([&]<class T>(const char*) {

@@ -15,6 +15,7 @@
 
 #include "core/env.h"
 #include "core/wire.h"
+#include "objstore/node_objects.h"
 #include "runtime/task_wire.h"
 #include "scheduler/node_messages.h"
 #include "scheduler/protocol.h"
