@@ -203,7 +203,7 @@ void run_to_the_end(PyObject* items, Py_ssize_t wanted) {
   }
 }
 
-// num_returns > 1 and a generator: each value is stored as it comes, and kept if a later one fails.
+// num_returns > 0 and a generator: each value is stored as it comes, and kept if a later one fails.
 bool answer_yielded(Runtime* rt, IncomingTask* task, PyObject* items) {
   std::deque<FrameScope> frames;
   std::vector<ReturnValue> out;
@@ -408,7 +408,7 @@ bool answer(Runtime* rt, IncomingTask* task, PyObject* result) {
   uint32_t flags = task->definition->flags;
   if (flags & runtime::kStreaming) return answer_stream(rt, task, result);
   if (flags & runtime::kDynamicReturns) return answer_dynamic(rt, task, result);
-  if (task->definition->n_returns == 1) [[likely]] return answer_one(rt, task, result);
+  if (task->definition->n_returns == 1 && !PyGen_CheckExact(result)) [[likely]] return answer_one(rt, task, result);
   if (task->definition->n_returns == 0) return answer_one(rt, task, Py_None);
   if (PyIter_Check(result)) return answer_yielded(rt, task, result);
   Ref values = spread_result(result, task->definition->n_returns);

@@ -469,6 +469,7 @@ def actor_spec(options: dict, description: ClassDescription, name_space: str) ->
     from .util.scheduling_strategies import strategy_dict
 
     resources, creation = actor_resources(options)
+    needed = {**creation, **resources}  # a bundle of its placement group has to have both
     concurrency = options.get("max_concurrency")
     restarts = options.get("max_restarts") or 0
     retries = options.get("max_task_retries") or 0
@@ -491,7 +492,7 @@ def actor_spec(options: dict, description: ClassDescription, name_space: str) ->
         "get_if_exists": bool(options.get("get_if_exists")),
         "placement": {
             "resources": resources,
-            "strategy": _captured_strategy(options) or strategy_dict(options, resources, description.class_name),
+            "strategy": _captured_strategy(options) or strategy_dict(options, needed, description.class_name),
             "runtime_env": prepare_json(options.get("runtime_env")),
             "language": "python",
         },

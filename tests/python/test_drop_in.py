@@ -18,6 +18,7 @@ from sheaf.util.scheduling_strategies import (
     NodeAffinitySchedulingStrategy,
     NodeLabelSchedulingStrategy,
     NotIn,
+    PlacementGroupSchedulingStrategy,
 )
 
 MODULES = """
@@ -139,6 +140,18 @@ def test_words_of_errors_about_placement():
     for hard, words in (([1], "must be a map"), ({1: In("a")}, "of type str"), ({"a": "b"}, "In")):
         with pytest.raises(ValueError, match=words):
             NodeLabelSchedulingStrategy(hard)
+
+
+def test_an_actor_needs_the_cpu_that_places_it_in_its_group(cluster):
+    group = sheaf.util.placement_group([{"gold": 1}])
+    inside = PlacementGroupSchedulingStrategy(group)
+    with pytest.raises(ValueError, match="Cannot schedule Member with the placement group"):
+        Member.options(scheduling_strategy=inside).remote()
+    actor = Member.options(scheduling_strategy=inside, num_cpus=0).remote()
+    assert sheaf.get(actor.pid.remote(), timeout=20)
+    sheaf.util.remove_placement_group(group)
+    with pytest.raises(ValueError, match="bundle index must be -1"):
+        Member.options(placement_group_bundle_index=0).remote()
 
 
 def test_properties_of_the_context_say_what_to_use_instead(cluster):

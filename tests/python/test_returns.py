@@ -56,6 +56,16 @@ def test_values_before_an_error_are_kept(method, size):
     assert outcomes(three.remote(5, True, size)) == [b"\0", b"\1", b"\2"]
 
 
+def test_one_result_of_a_generator_is_what_it_yields(cluster):
+    @sheaf.remote(num_returns=1)
+    def only(n):
+        yield from range(n)
+
+    assert sheaf.get(only.remote(1)) == 0
+    with pytest.raises(ValueError, match="returned 0 objects"):
+        sheaf.get(only.remote(0))
+
+
 @pytest.mark.parametrize("size", [1, 50_000])
 def test_the_error_of_a_dynamic_generator_is_its_last_item(method, size):
     dynamic = method.options(num_returns="dynamic")

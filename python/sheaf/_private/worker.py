@@ -10,6 +10,30 @@ from .._state import state
 SCRIPT_MODE, WORKER_MODE, LOCAL_MODE = 0, 1, 2
 
 
+class _Node:
+    """What ``global_worker.node`` offers."""
+
+    node_ip_address = "127.0.0.1"
+
+    @property
+    def unique_id(self) -> str:
+        """The node, hexadecimal."""
+        from ..ids import hex_of
+
+        return hex_of(state.session["node_id"])
+
+    node_id = unique_id
+
+    @property
+    def address_info(self) -> dict:
+        """What `init` returned."""
+        return state.context.address_info if state.context else {}
+
+    def get_session_dir_path(self) -> str:
+        """The directory of the cluster's session."""
+        return state.session["session_dir"]
+
+
 class _Worker:
     """What ``global_worker`` offers."""
 
@@ -33,12 +57,17 @@ class _Worker:
         """The job."""
         from ..ids import JobID
 
-        return JobID.from_int(state.job_id)
+        return JobID.from_int(state.job_id) if state.mode is not None else JobID.nil()
 
     @property
     def node_ip_address(self) -> str:
         """This machine's address."""
         return "127.0.0.1"
+
+    @property
+    def node(self) -> "_Node":
+        """This node."""
+        return _Node()
 
     def check_connected(self) -> None:
         """RuntimeError unless this process is connected."""
