@@ -45,6 +45,8 @@ enum class NodeMessageType : uint16_t {
   kQuery = 49,           // ForwardedQuery
   kAnswer = 50,          // QueryAnswer
   kShutdown = 51,        // protocol::ShutdownCluster
+  kHandTask = 52,        // HandedTask: to the node of the process that is to run it again
+  kMakerGone = 53,       // ClientWent: the process of a HandedTask has died, or there was none
 };
 
 #define SHEAF_FIELDS(...) \
@@ -136,6 +138,13 @@ struct KillRemote {
   JobId job = 0;
   ProcessId target = 0;
   SHEAF_FIELDS(asker, request, job, target)
+};
+// `maker`: a process of the receiver's node, or its daemon, which chooses one of the job.
+struct HandedTask {
+  ProcessId maker = 0;
+  JobId job = 0;
+  protocol::TaskLineage task;
+  SHEAF_FIELDS(maker, job, task)
 };
 struct ForwardedQuery {
   uint64_t ticket = 0;

@@ -60,7 +60,7 @@ bool Relays::forward_some(Relay& relay, size_t budget, bool force) {
     auto message = lane.peek();
     if (!message) break;
     if (client != nullptr && !client->lane->rx_empty()) hooks_.drain(*client);
-    if (!force && hooks_.congested(node)) return true;  // resume() goes on
+    if (!force && hooks_.congested(node, relay.gate)) return true;  // resume() goes on
     if (relay.remote_alive) forward(relay, *message);
     lane.pop();
   }

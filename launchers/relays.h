@@ -23,7 +23,8 @@ struct RelayHooks {
   // Handles what waits in the client's lane 0.
   std::function<void(Client& client)> drain;
   std::function<void(uint32_t node, wire::Bytes head_and_bytes)> forward;
-  std::function<bool(uint32_t node)> congested;
+  // `gate` is the record's, 0 at first; see Store::may_forward.
+  std::function<bool(uint32_t node, uint64_t& gate)> congested;
 };
 
 class Relays {
@@ -62,6 +63,7 @@ class Relays {
     uint32_t daemon_number = 0, client_number = 0;
     std::optional<transport::Lane> lane;
     std::string assembly;      // of a record that comes in parts
+    uint64_t gate = 0;         // of the oldest record
     bool client_holds = true;
     bool remote_alive = true;
   };

@@ -62,6 +62,16 @@ std::string encode_loss(objstore::LossCause cause, const ObjectId& id) {
       error.kind = ErrorKind::kObjectLost;
       error.message = fmt::format("object {}: the node that had its bytes has died", name);
       break;
+    case LossCause::kNoMaker:
+      error.kind = ErrorKind::kObjectLost;
+      error.message = fmt::format(
+          "object {} was lost, and no process of its job is left to run its task again", name);
+      break;
+    case LossCause::kRunsUsedUp:
+      error.kind = ErrorKind::kObjectLost;
+      error.message = fmt::format(
+          "object {} was lost, and its task was run again as often as max_retries allows", name);
+      break;
   }
   return wire::encode(error);
 }
@@ -120,6 +130,7 @@ Status Service::create_store() {
     space_answer(process, request, std::move(answer), slab);
   };
   store.encode_error = encode_loss;
+  connect_lineage(store);
   store.wake = [this] {
     if (!store_woken_.exchange(true)) loop_.wake();
   };

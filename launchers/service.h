@@ -232,6 +232,12 @@ class Service {
   Status create_mesh();
   void create_relays();
   void connect_store(objstore::StoreOptions& store);
+  void connect_lineage(objstore::StoreOptions& store);
+  ProcessId process_of_job(JobId job, const std::set<ProcessId>& tried) const;
+  ProcessId find_maker(JobId job, const std::set<ProcessId>& tried) const;
+  void hand_task(ProcessId maker, const objstore::TaskRecord& record);
+  void task_handed(const PeerId& from, const HandedTask& task);
+  void adopter_died(ProcessId process);
   const NodeId* member(const PeerId& peer) const;
   void tell_node(uint32_t node, NodeMessageType type, const std::string& payload) {
     if (mesh_) mesh_->send(node, static_cast<uint16_t>(type), wire::as_bytes(payload));
@@ -300,6 +306,8 @@ class Service {
   std::set<PeerId> peers_up_;                  // told to the store
   // Nodes that know of a process of ours, and are told when it has died.
   std::map<ProcessId, std::set<uint16_t>> reached_;
+  // Processes that run tasks again for other nodes: whom each of those had asked for.
+  std::map<ProcessId, std::set<std::pair<PeerId, ProcessId>>> adopters_;
   std::map<uint64_t, Gather> gathers_;
   std::deque<ClusterEvent> cluster_events_;  // the last kClusterEventsKept
   std::unique_ptr<objstore::Store> store_;

@@ -76,6 +76,7 @@ void Service::on_dead(Client& client, const ErrorRecord& cause) {
   }
   client.memory_told = client.reaped;
   store_->process_died(client.id, client.reaped);
+  adopter_died(client.id);
   push(AgentEvent(scheduler::ProcessDied{client.id, cause, client.reaped}));
   if (controller_) push(ControllerEvent(scheduler::ClientLeft{client.id, cause}));
   announce_death(client, cause);

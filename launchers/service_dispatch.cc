@@ -65,6 +65,17 @@ bool Service::dispatch_object(Client& client, MessageType type, uint64_t request
         store_->subscribe(client.id, m->ids, m->restore, loop_.now(), m->where);
       }
       return true;
+    case MessageType::kTaskLineage:
+      if (auto m = read<protocol::TaskLineage>(client, body)) {
+        check(store_->record_task(client.id, {client.job, m->runs_left, std::move(m->returns),
+                                              std::move(m->arguments), std::move(m->task)}));
+      }
+      return true;
+    case MessageType::kObjectMade:
+      if (auto m = read<protocol::ObjectPublish>(client, body)) {
+        check(store_->made(client.id, m->id, m->state, std::move(m->bytes), m->contained));
+      }
+      return true;
     case MessageType::kObjectReplicate:
       if (auto m = read<protocol::ObjectReplicate>(client, body))
         store_->replicate(m->id, m->copies);

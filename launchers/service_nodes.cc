@@ -47,8 +47,8 @@ void Service::create_relays() {
   hooks.forward = [this](uint32_t node, wire::Bytes record) {
     mesh_->send(node, static_cast<uint16_t>(NodeMessageType::kRecords), record);
   };
-  hooks.congested = [this](uint32_t node) {
-    return mesh_->congested(node) || !store_->may_forward(daemon_of(mesh_->peer(node)));
+  hooks.congested = [this](uint32_t node, uint64_t& gate) {
+    return mesh_->congested(node) || !store_->may_forward(daemon_of(mesh_->peer(node)), gate);
   };
   relays_ = std::make_unique<Relays>(*region_, *clients_, std::move(hooks));
 }
@@ -391,6 +391,16 @@ bool Service::on_process_message(const PeerId& from, NodeMessageType type, wire:
     case NodeMessageType::kProcessGone: {
       auto m = wire::decode<ClientWent>(payload);
       if (m) process_gone(m->process, m->cause);
+      return static_cast<bool>(m);
+    }
+    case NodeMessageType::kHandTask: {
+      auto m = wire::decode<HandedTask>(payload);
+      if (m) task_handed(from, *m);
+      return static_cast<bool>(m);
+    }
+    case NodeMessageType::kMakerGone: {
+      auto m = wire::decode<ClientWent>(payload);
+      if (m) store_->maker_gone(m->process);
       return static_cast<bool>(m);
     }
     case NodeMessageType::kKill: {

@@ -399,6 +399,12 @@ std::string StateReporter::metrics() const {
       real(m.restored_bytes_total));
   one("store_spill_failures_total", "Objects that could not be written to disk.", "counter",
       real(m.spill_failures_total));
+  one("lineage_records", "Tasks of processes of this node that others could run again.", "gauge",
+      real(m.lineage_records));
+  one("lineage_values", "Small values of this node that the head has, too.", "gauge",
+      real(m.lineage_values));
+  one("lineage_kept", "Tasks and small values that are kept here for other nodes.", "gauge",
+      real(m.lineage_kept));
   one("workers", "Worker processes.", "gauge", real(s_.agent_->workers().size()));
   one("leases", "Leases held by clients.", "gauge", real(s_.agent_->leases().size()));
   one("spawns_in_flight", "Workers being started.", "gauge", real(s_.agent_->spawns().size()));

@@ -12,7 +12,7 @@ namespace {
 constexpr std::array<std::string_view, std::variant_size_v<ObjectMessage::variant>> kNames{
     "Register", "Registered", "Drop",     "HandOff",  "HandOffDone", "Sealed", "Published", "Want",
     "Here",     "NotHere",    "CopyMade", "CopyGone", "Release",     "Keep",   "MakeCopy",  "Free",
-    "CopyStarted"};
+    "CopyStarted", "Remember", "Forget"};
 
 template <size_t I>
 bool read_alternative(wire::Reader& reader, ObjectMessage& out) {

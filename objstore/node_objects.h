@@ -148,11 +148,45 @@ struct Free {
   SHEAF_FIELDS(ids)
 };
 
+// ---- Lineage: what makes objects again that outlive the process, or the node, that had them made.
+
+// All that a process of the job needs to run the task once more. `task` is the runtime's.
+struct TaskRecord {
+  JobId job = 0;
+  int32_t runs_left = 0;             // -1: as often as it takes
+  std::vector<ObjectId> returns;     // at least one
+  std::vector<ObjectId> arguments;   // whatever the task refers to
+  std::string task;
+  SHEAF_FIELDS(job, runs_left, returns, arguments, task)
+};
+// A value that travels in messages is its own lineage.
+struct KeptValue {
+  ObjectId id;
+  ValueState state = ValueState::kInline;   // or kError
+  std::string bytes;
+  std::vector<ObjectId> contained;
+  SHEAF_FIELDS(id, state, bytes, contained)
+};
+// To node 1, before references to these objects of the sender leave its node. Answered by
+// Registered, as `number` counts on from the registrations.
+struct Remember {
+  uint64_t number = 0;
+  std::vector<TaskRecord> tasks;
+  std::vector<KeptValue> values;
+  SHEAF_FIELDS(number, tasks, values)
+};
+// To node 1: nobody needs these any more. Tasks by their first return.
+struct Forget {
+  std::vector<ObjectId> tasks, values;
+  SHEAF_FIELDS(tasks, values)
+};
+
 #undef SHEAF_FIELDS
 
 struct ObjectMessage
     : std::variant<Register, Registered, Drop, HandOff, HandOffDone, Sealed, Published, Want, Here,
-                   NotHere, CopyMade, CopyGone, Release, Keep, MakeCopy, Free, CopyStarted> {
+                   NotHere, CopyMade, CopyGone, Release, Keep, MakeCopy, Free, CopyStarted,
+                   Remember, Forget> {
   SHEAF_VARIANT(ObjectMessage)
 };
 

@@ -56,11 +56,16 @@ bool NodeTable::settled(uint64_t number, ProcessId to) const {
   return true;
 }
 
-bool NodeTable::may_forward(ProcessId to) {
-  if (unconfirmed_.empty() || settled(last_number_, to)) return true;
+bool NodeTable::may_forward(ProcessId to, uint64_t& gate) {
+  uint64_t number = std::exchange(gate, 0);
+  if (number == 0) number = last_number_;
+  if (unconfirmed_.empty() || settled(number, to)) return true;
   auto it = peers_.find(to);
   if (it == peers_.end()) return true;
-  if (!std::exchange(it->second.forward_waits, true)) it->second.forward_after = last_number_;
+  Peer& p = it->second;
+  bool others = std::exchange(p.forward_waits, true);
+  p.forward_after = others ? std::min(p.forward_after, number) : number;
+  gate = number;
   return false;
 }
 
@@ -87,18 +92,19 @@ void NodeTable::pump(Actions& out) {
 // ---- What the table says ------------------------------------------------------------------------
 
 void NodeTable::digest(Actions& actions) {
-  if (self_ == kNoProcess) return;
+  if (self_ == kNoProcess && lineage_.empty()) return;
   for (size_t i = 0; i < actions.size(); ++i) {
     if (auto* ready = std::get_if<NotifyReady>(&actions[i])) {
       if (!is_remote(ready->process) && ready->process != kDaemonProcess) continue;
     } else if (actions[i].index() < Action(HeldAbroad{}).index() ||
-               actions[i].index() > Action(CopyDropped{}).index()) {
+               actions[i].index() > Action(LineageGone{}).index()) {
       continue;
     }
     Action action = std::exchange(actions[i], Digested{});
     handle(action, actions);
   }
   if (!to_register_.empty() || !to_drop_.empty()) flush(actions);
+  flush_lineage(actions);
   hints_.clear();
 }
 
@@ -136,6 +142,8 @@ void NodeTable::handle(Action& action, Actions& out) {
     if (it == foreign_.end() || !std::exchange(it->second.copy_told, false)) return;
     tell(owner_of(copy->id), CopyGone{copy->id, copy->corrupt}, out);
     if (it->second.idle()) foreign_.erase(it);
+  } else {
+    handle_lineage(action, out);
   }
 }
 
@@ -177,6 +185,7 @@ void NodeTable::hand_over(ProcessId process, std::span<const ObjectId> ids, Acti
   }
   for (auto& [kind, some] : kinds) {
     if (kind != HandOffKind::kToOwner) table_.hold(to, some, {}, out);
+    if (kind == HandOffKind::kCounted) expose(some);
     tell(to, HandOff{process, kind, std::move(some)}, out);
   }
 }
@@ -184,6 +193,7 @@ void NodeTable::hand_over(ProcessId process, std::span<const ObjectId> ids, Acti
 void NodeTable::on(ProcessId from, Register& m, Actions& out) {
   std::erase_if(m.ids, [&](const ObjectId& id) { return table_.is_foreign(id); });
   table_.hold(from, m.ids, {}, out);
+  expose(m.ids);
   tell(from, Registered{m.number}, out);
 }
 
@@ -280,6 +290,7 @@ void NodeTable::bury(ProcessId daemon, uint64_t barrier, Actions& out) {
   for (ProcessId home : dead_) {   // what it had adopted is its heir's, too
     if (heir && home != daemon) move_to_head(home, out);
   }
+  if (heir) sink_anew();
   Ids had_copies, asked;
   for (const auto& [id, rows] : copies_) {
     if (std::any_of(rows.begin(), rows.end(), [&](auto& c) { return c.daemon == daemon; }))
@@ -295,6 +306,7 @@ void NodeTable::bury(ProcessId daemon, uint64_t barrier, Actions& out) {
   for (const ObjectId& id : replicated) place_replicas(id, out);
   for (const auto& [id, b] : broadcasts_) read.push_back(id);
   for (const ObjectId& id : read) reader_done(id, daemon, out);
+  makers_lost(daemon, out);
   for (const ObjectId& id : asked) {
     fetches_.erase(id);
     start_fetch(id, out);
@@ -319,6 +331,7 @@ bool NodeTable::inherit_from(ProcessId home, Actions& out) {
 // us; nothing of it is freed before all have, as the barrier is open.
 void NodeTable::adopt(ProcessId home, uint64_t barrier, Actions& out) {
   table_.adopt(home);
+  take_over(home, out);
   std::erase_if(foreign_, [&](const auto& row) { return home_of(row.first) == home; });
   std::erase_if(unconfirmed_, [&](const auto& row) { return row.second.owner == home; });
   if (auto messages = deferred_.extract(home); !messages.empty()) {

@@ -7,8 +7,9 @@
 // leaves a node before its earlier registrations are confirmed, unless it goes to the very owner.
 // A reference handed to another node is pinned by the sender until the receiver is registered.
 // While a death barrier is open, owners free nothing. Node 1 adopts what dead nodes owned; when
-// that node has a new life, what earlier lives owned or adopted is registered there anew. Methods
-// append Actions; digest() must see what table() appended. Owned by the daemon's control loop.
+// that node has a new life, what earlier lives owned or adopted is registered there anew. It makes
+// again what is lost, from what owners told it before references left them. Methods append
+// Actions; digest() must see what table() appended. Owned by the daemon's control loop.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,7 @@
 
 #include "core/ids.h"
 #include "core/status.h"
+#include "objstore/lineage_table.h"
 #include "objstore/node_objects.h"
 #include "objstore/object_table.h"
 
@@ -58,6 +60,20 @@ class NodeTable {
   // Where its bytes may be found, if they are asked for before the next digest().
   void hint(const ObjectId& id, const Locator& locator);
 
+  // ---- Lineage
+  // Before any reference to its returns leaves the process that submitted it, which is of this
+  // node, as they are.
+  void record(TaskRecord record, Actions& out);
+  // A maker's result. Counts no hold for it.
+  void made(const ObjectId& id, ValueState state, std::string bytes,
+            std::span<const ObjectId> contained, Actions& out);
+  // Answers FindMaker; kNoProcess: there is none.
+  void maker_found(const ObjectId& id, ProcessId maker, Actions& out);
+  // It has died, or says that it cannot.
+  void maker_gone(ProcessId maker, Actions& out);
+  const LineageTable& lineage() const { return lineage_; }
+  size_t values_kept_elsewhere() const { return sunk_values_.size(); }
+
   // ---- Other nodes
   void peer_up(ProcessId daemon, Actions& out);
   void peer_down(ProcessId daemon, uint64_t barrier, Actions& out);
@@ -67,7 +83,13 @@ class NodeTable {
   void peer_awaited_in_vain(ProcessId daemon, Actions& out);
   void barrier_closed(uint64_t barrier, Actions& out);
   void on_message(ProcessId from, ObjectMessage message, Actions& out);
-  bool may_forward(ProcessId to);
+  // `gate`: 0 at first; a record that was refused keeps its own, so that later registrations do not
+  // hold it back for ever.
+  bool may_forward(ProcessId to, uint64_t& gate);
+  bool may_forward(ProcessId to) {
+    uint64_t gate = 0;
+    return may_forward(to, gate);
+  }
   bool is_up(ProcessId daemon) const {
     auto it = peers_.find(daemon);
     return it != peers_.end() && it->second.up;
@@ -181,6 +203,23 @@ class NodeTable {
   void on(ProcessId from, MakeCopy& m, Actions& out);
   void on(ProcessId from, Free& m, Actions& out);
   void on(ProcessId from, CopyStarted& m, Actions& out);
+  void on(ProcessId from, Remember& m, Actions& out);
+  void on(ProcessId from, Forget& m, Actions& out);
+
+  // Lineage
+  void handle_lineage(Action& action, Actions& out);
+  void make_again(const ObjectId& id, Actions& out);
+  void ask_again(const Ids& ids, Actions& out);
+  void let_go(const LineageTable::Row& row, Actions& out);
+  bool has_sink() const { return self_ != kNoProcess && node_of(self_) != 1; }
+  void expose(std::span<const ObjectId> ids);
+  void sink_task(LineageTable::Row& row);
+  void sink_value(const ObjectId& id, const ObjectTable::Entry& e);
+  void value_came(const ObjectId& id, Actions& out);
+  void sink_anew();
+  void take_over(ProcessId home, Actions& out);
+  void makers_lost(ProcessId daemon, Actions& out);
+  void flush_lineage(Actions& out);
 
   // Values
   void start_fetch(const ObjectId& id, Actions& out);
@@ -223,6 +262,10 @@ class NodeTable {
   std::vector<std::pair<ObjectId, Locator>> hints_;
   std::map<ObjectId, Replicas> replicas_;            // of objects we own
   std::set<ObjectId> to_keep_;                       // foreign: when they have come
+  LineageTable lineage_;
+  std::set<ObjectId> sunk_values_;                   // ours: node 1 has them, too
+  Remember to_remember_;
+  Forget to_forget_;
   // For the head: what concerns objects of a home that it has not heard dead yet.
   std::map<ProcessId, Deferred> deferred_;
 };

@@ -192,6 +192,7 @@ void NodeTable::sealed_by_us(const SealedAbroad& sealed, Actions& out) {
   if (e == nullptr) return;
   bool here = e->in_arena() || e->state == ValueState::kSpilled;
   if (here) foreign_[sealed.id].copy_told = true;
+  expose(sealed.contained);
   tell(owner_of(sealed.id), Sealed{sealed.id, locator_of(*e), sealed.holder, sealed.contained},
        out);
 }
@@ -351,9 +352,12 @@ void NodeTable::replica_came(const ObjectEvent& event, Actions& out) {
 
 void NodeTable::publish(ProcessId sender, const ObjectId& id, ValueState state, std::string bytes,
                         std::span<const ObjectId> contained, Actions& out) {
-  if (!table_.is_foreign(id))
-    return table_.publish(sender, id, state, std::move(bytes), contained, out);
+  if (!table_.is_foreign(id)) {
+    table_.publish(sender, id, state, std::move(bytes), contained, out);
+    return value_came(id, out);
+  }
   table_.hold(sender, {&id, 1}, {}, out);
+  expose(contained);
   tell(owner_of(id),
        Published{id, state, std::move(bytes), {contained.begin(), contained.end()}}, out);
 }
@@ -366,6 +370,7 @@ void NodeTable::on(ProcessId, Published& m, Actions& out) {
                                            kDaemonProcess) > 0;
   table_.publish(kDaemonProcess, m.id, m.state, std::move(m.bytes), m.contained, out);
   if (!before) table_.hold(kDaemonProcess, {}, {&m.id, 1}, out);
+  value_came(m.id, out);
 }
 
 void NodeTable::free(std::span<const ObjectId> ids, Actions& out) {

@@ -95,6 +95,7 @@ void ObjectTable::collect(const ObjectId& id, Actions& out) {
   e->candidate = false;
   if (!is_dead(*e)) return;
   if (e->foreign) return collect_foreign(id, *e, out);
+  if (std::exchange(e->has_lineage, false)) out.push_back(LineageGone{id});
   if (e->known) {
     drop_value(id, *e, out);
     answer_error(id, *e, LossCause::kFreed, out);
@@ -191,9 +192,9 @@ void ObjectTable::drop_value(const ObjectId& id, Entry& e, Actions& out) {
   if (std::exchange(e.has_copies, false)) out.push_back(ValueGone{id});
   e.elsewhere = false;
   if (e.spill.file != 0) out.push_back(DeleteSpill{std::exchange(e.spill, {})});
-  if (std::exchange(e.maker_told, false)) {
-    if (ProcessRow* r = row(id.process())) r->interests.erase(id);
-  }
+  bool told = std::exchange(e.maker_told, false);
+  if (e.has_lineage && e.replaceable) out.push_back(MadeAgain{id});
+  else if (ProcessRow* r = told ? row(id.process()) : nullptr) r->interests.erase(id);
   e.state = ValueState::kPending;
   e.spilling = e.wanted = e.restoring = e.replaceable = false;
   e.size = 0;
@@ -214,7 +215,8 @@ void ObjectTable::lose(const ObjectId& id, Entry& e, LossCause cause, Actions& o
   e.bytes = encode_error_(cause, id);
   e.size = e.bytes.size();
   e.known = true;
-  e.replaceable = cause == LossCause::kCorrupt || cause == LossCause::kNodeDied;
+  e.replaceable = cause == LossCause::kCorrupt || cause == LossCause::kNodeDied ||
+                  (cause == LossCause::kOwnerDied && e.has_lineage);
   resolve(id, e, out);
 }
 
@@ -253,6 +255,11 @@ bool ObjectTable::try_answer(const ObjectId& id, Entry& e, Entry::Subscriber to,
   if (e.in_arena()) {
     lru_.splice(lru_.end(), lru_, e.lru);
     e.wanted = e.spilling;
+  }
+  if (e.replaceable && e.has_lineage) {
+    if (!std::exchange(e.maker_told, true)) out.push_back(MakeAgain{id});
+    out.push_back(NotifyReady{to.process, {id, ValueState::kPending, {}, {}}});
+    return false;
   }
   if (e.replaceable) {
     if (to.process == id.process()) {

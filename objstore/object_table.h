@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -36,6 +37,8 @@ enum class LossCause : uint8_t {
   kUnknown = 3,      // nobody on this node knows of it: freed long ago, foreign, or never made
   kStoreFull = 4,    // (one answer only, the object itself is intact) no room to restore it
   kNodeDied = 5,     // the node that had the only bytes died, or the one that owned it
+  kNoMaker = 6,      // its task could be run again, but no process of its job is left to do so
+  kRunsUsedUp = 7,   // its task was run again as often as it may be
 };
 
 // Where spilled bytes are; see spill.h.
@@ -79,6 +82,11 @@ struct SealedAbroad { ObjectId id; ProcessId holder; std::vector<ObjectId> conta
 struct ValueGone { ObjectId id; };
 // The bytes of a foreign object are not here any more.
 struct CopyDropped { ObjectId id; bool corrupt; };
+// Of objects with lineage: somebody waits for one that is lost; one that was lost has a value, or
+// is given up; one is gone, with all that holds it.
+struct MakeAgain { ObjectId id; };
+struct MadeAgain { ObjectId id; };
+struct LineageGone { ObjectId id; };
 
 // What NodeTable asks for.
 struct Tell { ProcessId to; ObjectMessage message; };
@@ -91,14 +99,19 @@ struct ForwardReady { ProcessId to; };
 // Something is to be told to a node that was never up. Call NodeTable::peer_awaited_in_vain when
 // that has not changed after a while.
 struct PeerAwaited { ProcessId daemon; };
+// Which process is to run the task of `id` again? Answered by NodeTable::maker_found.
+struct FindMaker { ObjectId id; JobId job; std::set<ProcessId> tried; };
+// `maker`, or one that its daemon chooses if it is a daemon, runs the task. NodeTable::maker_gone
+// follows if it cannot.
+struct HandTask { ProcessId maker; TaskRecord record; };
 // What became of an action that digest() has seen.
 struct Digested {};
 
 struct Action
     : std::variant<NotifyReady, FreeExtent, StartSpill, TryEvict, StartRestore, DeleteSpill,
                    HeldAbroad, DroppedAbroad, FetchValue, SealedAbroad, ValueGone, CopyDropped,
-                   Tell, StartPull, RetryLater, BarrierReached, ForwardReady, PeerAwaited,
-                   Digested> {
+                   MakeAgain, MadeAgain, LineageGone, Tell, StartPull, RetryLater, BarrierReached,
+                   ForwardReady, PeerAwaited, FindMaker, HandTask, Digested> {
   SHEAF_VARIANT(Action)
 };
 using Actions = std::vector<Action>;
@@ -199,6 +212,19 @@ class ObjectTable {
   // Adopted objects that nobody has a value of.
   void lose_adopted(ProcessId home, Actions& out);
 
+  // ---- Objects with lineage; called by NodeTable
+  // Ours; a task can make it again. `known`: its former owner's word.
+  void set_lineage(const ObjectId& id, bool any, bool known = false);
+  // Other nodes may have references to it from now on. False: they might already, or it is not
+  // ours.
+  bool expose(const ObjectId& id);
+  // It has a value that travels in messages.
+  bool has_kept_value(const ObjectId& id) const;
+  // Nobody makes it again now: whoever still waits makes somebody else do so.
+  void not_made(const ObjectId& id, Actions& out);
+  // Nor will anybody ever.
+  void cannot_be_made(const ObjectId& id, LossCause cause, Actions& out);
+
   // ---- Questions
   struct Entry {
     ValueState state = ValueState::kPending;
@@ -209,6 +235,8 @@ class ObjectTable {
     bool restoring = false;
     bool replaceable = false;    // lost to corruption: a new value is welcome
     bool maker_told = false;     // while replaceable: its maker is asked to make it again
+    bool has_lineage = false;    // ours: NodeTable knows how it can be made again
+    bool exposed = false;        // ours: other nodes may know it
     bool foreign = false;        // another node owns it
     bool told_held = false;      // foreign: HeldAbroad went out and DroppedAbroad did not
     bool elsewhere = false;      // ours, kArena: `locator` is on another node

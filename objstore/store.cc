@@ -74,6 +74,7 @@ void Store::process_died(ProcessId process, bool memory_gone) {
     table_.seal(process, lost.record.id, lost.locator, lost.record.id.process(), {}, actions);
   }
   table_.process_died(process, actions);
+  nodes_.maker_gone(process, actions);
   std::erase_if(waiting_, [&](const Waiting& w) { return w.process == process; });
   if (memory_gone) {
     extents_.process_gone(process);
@@ -179,6 +180,7 @@ void Store::perform(Actions& actions) {
     }
   }
   actions.clear();
+  if (!finds_.empty()) find_makers();
 }
 
 void Store::poll(TimePoint now) {
@@ -256,6 +258,9 @@ Store::Metrics Store::metrics() const {
     m.copies += e.foreign && e.kept == 0 && e.in_arena();
     m.objects_spilled += e.state == ValueState::kSpilled;
   }
+  m.lineage_records = nodes_.lineage().size();
+  m.lineage_values = nodes_.values_kept_elsewhere();
+  m.lineage_kept = nodes_.lineage().kept_for_others();
   m.slabs = extents_.slab_count();
   m.waiting_allocations = waiting_.size();
   m.awaiting_unpin = doomed_.size();

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -71,6 +72,11 @@ struct StoreOptions {
   std::function<void(uint64_t barrier)> barrier_reached;
   // After may_forward() said no: ask again, before each record.
   std::function<void(ProcessId to)> forward_ready;
+  // A process that can run a task of this job again: of this node, or of another; or the daemon of
+  // another node, which may know one. kNoProcess: there is none but `tried`.
+  std::function<ProcessId(JobId job, const std::set<ProcessId>& tried)> find_maker;
+  // It is to run the task again; maker_gone() says when it cannot.
+  std::function<void(ProcessId maker, const TaskRecord& record)> hand_task;
   // Objects from here on that many nodes want are read by so many at once from each that has them,
   // or a part of them; see NodeTable::set_broadcast.
   uint64_t broadcast_bytes = 4ull << 20;
@@ -119,6 +125,15 @@ class Store : public transport::RangeGuard {
   void subscribe(ProcessId process, std::span<const ObjectId> ids, bool restore, TimePoint now,
                  std::span<const Locator> where = {});
   void free(std::span<const ObjectId> ids);
+  // A task that `process` submitted can be run again by others of its job. Precedes whatever lets a
+  // reference to its returns leave the process.
+  Status record_task(ProcessId process, TaskRecord record);
+  // The result of a task that `process` was handed: as publish(), without a hold.
+  Status made(ProcessId process, const ObjectId& id, ValueState state, std::string bytes,
+              std::span<const ObjectId> contained);
+  // Of another node: one that was handed a task, or a daemon that was to choose one. (For those of
+  // this node process_died() does.)
+  void maker_gone(ProcessId maker);
   // Of an object of this node: its bytes are kept on so many other nodes, too, as far as there are
   // nodes and room. Nodes that die are replaced.
   void replicate(const ObjectId& id, uint32_t copies);
@@ -144,7 +159,9 @@ class Store : public transport::RangeGuard {
   // A record, or anything else that may carry a reference or answer one, goes to another node only
   // while this is true: all that this node had registered elsewhere is counted. False: keep it (and
   // what follows it to that node), and ask again when forward_ready(to) comes.
-  bool may_forward(ProcessId to);
+  bool may_forward(ProcessId to) { return nodes_.may_forward(to); }
+  // `gate`: 0 for a fresh record; what it is set to belongs to this record, for the next question.
+  bool may_forward(ProcessId to, uint64_t& gate) { return nodes_.may_forward(to, gate); }
   // The exporting side of pulls. `range` lies in the payload of one object.
   Status acquire(const transport::PeerId& reader, const transport::RemoteRange& range) override;
   void release(const transport::PeerId& reader, const transport::RemoteRange& range) override;
@@ -180,6 +197,9 @@ class Store : public transport::RangeGuard {
     uint64_t spill_files = 0, disk_bytes = 0;
     uint64_t pulls_total = 0, pulled_bytes_total = 0, pull_failures_total = 0;
     uint64_t copies = 0;                        // bytes of other nodes' objects, by object
+    uint64_t lineage_records = 0;               // tasks that can be run again for this node
+    uint64_t lineage_values = 0;                // small values that node 1 has, too
+    uint64_t lineage_kept = 0;                  // both, here, for other nodes
   };
   Metrics metrics() const;
   const NodeTable& nodes() const { return nodes_; }
@@ -248,6 +268,8 @@ class Store : public transport::RangeGuard {
   void poll_pulls();
   Incoming* incoming_at(const transport::RemoteRange& range);
   void perform_remote(Action& action);
+  void perform_lineage(Action& action);
+  void find_makers();
   // Somebody reads or writes there: another node, or an I/O thread.
   bool is_busy(uint64_t offset) const {
     return io_offsets_.contains(offset) || readers_.contains(offset);
@@ -279,6 +301,7 @@ class Store : public transport::RangeGuard {
   uint64_t last_ticket_ = 0;
   std::multimap<TimePoint, ObjectId> retries_;       // of fetches
   std::multimap<TimePoint, ProcessId> awaited_;      // peers that were never up
+  std::vector<FindMaker> finds_;                     // of the actions that are being performed
   std::multimap<TimePoint, ObjectId> unknown_;  // subscriptions to objects nobody knows of
   TimePoint now_{};                                              // of the latest call that had one
   bool expecting_ = false;

@@ -49,8 +49,6 @@ void Store::replicate(const ObjectId& id, uint32_t copies) {
   apply([&](Actions& out) { nodes_.replicate(id, copies, out); });
 }
 
-bool Store::may_forward(ProcessId to) { return nodes_.may_forward(to); }
-
 void Store::perform_remote(Action& action) {
   if (auto* tell = std::get_if<Tell>(&action)) {
     options_.tell(tell->to, tell->message);
@@ -64,6 +62,8 @@ void Store::perform_remote(Action& action) {
     if (options_.barrier_reached) options_.barrier_reached(reached->barrier);
   } else if (auto* ready = std::get_if<ForwardReady>(&action)) {
     if (options_.forward_ready) options_.forward_ready(ready->to);
+  } else {
+    perform_lineage(action);
   }
 }
 

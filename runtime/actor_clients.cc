@@ -79,7 +79,9 @@ void ActorClients::send_creation(ActorClient& a, Task* task) {
   spec.creation_task = wire::encode(std::pair(wire::encode(def), record));
   for (uint32_t i = 0; i < task->n_deps; ++i) {
     Entry& e = rt_.objects.at(task->deps()[i]);
-    if (e.state == ValueState::kArena) spec.holds.push_back(e.id);
+    if (e.state != ValueState::kArena) continue;
+    rt_.objects.publish(task->deps()[i]);
+    spec.holds.push_back(e.id);
   }
   for (uint32_t i = 0; i < task->n_nested; ++i) spec.holds.push_back(rt_.objects.at(task->nested()[i]).id);
   subscribe(a);

@@ -109,6 +109,9 @@ void DaemonLink::handle(const transport::Message& message) {
         if (slot != kNoSlot) rt_.submitter.cancel(slot, m->force, m->recursive);
       }
       return;
+    case MessageType::kAdoptTask:
+      if (auto m = wire::decode<protocol::TaskLineage>(body)) rt_.submitter.adopt(*m);
+      return;
     case MessageType::kPeerDown:
       if (auto m = wire::decode<protocol::PeerDown>(body)) rt_.peers.down(m->process, m->cause);
       return;

@@ -28,6 +28,7 @@ enum EntryFlags : uint8_t {
   kLost = 1 << 4,         // it was ready once; its bytes have to be fetched or made again
   kRebuilding = 1 << 5,   // asked for, lost, and its maker knows: the answer may take a task's run
   kAnnounced = 1 << 6,    // published by message: the daemon counted us once for that
+  kAdopted = 1 << 7,      // not ours, but our task makes it: its owner is told the value
 };
 
 // What few entries need.

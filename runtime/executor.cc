@@ -94,17 +94,19 @@ bool Executor::parse(Incoming* task, wire::Bytes bytes, ProcessId caller) {
   task->caller = caller;
   task->attempt = head.attempt;
   task->n_returns = head.n_returns;
-  task->return_ids.push_back(own);
+  bool foreign = head.flags & kForeignReturns;
+  if (!foreign) task->return_ids.push_back(own);
   wire::Bytes rest = wire::as_bytes(task->record).subspan(sizeof head);
-  if (head.n_returns <= 1 && head.n_deps + uint64_t{head.n_nested} == 0) {
+  if (head.n_returns <= 1 && !foreign && head.n_deps + uint64_t{head.n_nested} == 0) {
     task->payload = rest.first(std::min<size_t>(head.args_bytes, rest.size()));
     return head.args_bytes <= rest.size();
   }
   wire::Reader in(rest);
-  for (uint16_t i = 1; i < head.n_returns && in.ok(); ++i) {
-    uint64_t lo = 0;
-    in(lo);
-    task->return_ids.push_back({own.hi, lo});
+  for (uint16_t i = foreign ? 0 : 1; i < head.n_returns && in.ok(); ++i) {
+    ObjectId id = own;
+    if (foreign) in(id);
+    else in(id.lo);
+    task->return_ids.push_back(id);
   }
   for (uint32_t i = 0; i < head.n_deps && in.ok(); ++i) {
     ValueView view;

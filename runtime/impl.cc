@@ -70,7 +70,11 @@ void Runtime::Impl::encode_task(Task* task, std::string* out) {
   TaskHead head = task->head();
   wire::Writer w(*out);
   w.raw(&head, sizeof head);
-  for (uint16_t i = 1; i < task->n_returns; ++i) w(objects.at(task->returns()[i]).id.lo);
+  for (uint16_t i = task->adopted ? 0 : 1; i < task->n_returns; ++i) {
+    const ObjectId& id = objects.at(task->returns()[i]).id;
+    if (task->adopted) w(id);
+    else w(id.lo);
+  }
   for (uint32_t i = 0; i < task->n_deps; ++i) {
     const Entry& e = objects.at(task->deps()[i]);
     w(e.state, e.id);

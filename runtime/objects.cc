@@ -72,13 +72,15 @@ void Objects::set_bytes(Slot slot, ValueState state, Bytes bytes, std::span<cons
   if (e.has(kOwn) && e.has(kPublished)) {
     e.flags = static_cast<uint8_t>(e.flags & ~kPublished);
     publish(slot);
+  } else if (e.has(kAdopted)) {
+    tell_owner(slot);
   }
   became_ready(slot);
 }
 
 void Objects::set_arena(Slot slot, const objstore::Locator& locator, std::span<const ObjectId> contained) {
   Entry& e = at(slot);
-  if (e.has(kOwn)) {
+  if (e.has(kOwn) || (e.has(kAdopted) && e.id.process() == rt_.session.welcome.process)) {
     // The sealing process told the daemon, in our name: also when this is a repetition.
     e.held = static_cast<uint16_t>(e.held + 1);
     e.flags |= kPublished;
@@ -163,9 +165,21 @@ void Objects::signal_stream(Slot generator) {
   rt_.progress.note_notified();
 }
 
+void Objects::tell_owner(Slot slot) {
+  const Entry& e = at(slot);
+  protocol::ObjectPublish message{e.id, e.state, std::string(wire::as_text(e.bytes())), {}};
+  if (e.extra) {
+    for (Slot s : e.extra->contained) publish(s);
+    message.contained = e.extra->contained_ids;
+  }
+  rt_.daemon.send(protocol::MessageType::kObjectMade, message);
+}
+
 void Objects::publish(Slot slot) {
   Entry& e = at(slot);
-  if (!e.has(kOwn) || e.has(kPublished)) return;
+  if (!e.has(kOwn)) return;
+  if (e.task) rt_.submitter.escape(e.task);
+  if (e.has(kPublished)) return;
   e.flags |= kPublished;
   if (!e.has(kAnnounced)) {
     e.flags |= kAnnounced;

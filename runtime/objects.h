@@ -48,6 +48,8 @@ class Objects {
 
   // A reference is about to leave this process: the daemon must know the object before anybody asks for it.
   void publish(Slot slot);
+  // The owner of an object that we made again for a process that is gone gets its value.
+  void tell_owner(Slot slot);
   // Asks the daemon for foreign, lost and spilled objects that are still pending; batched until flush().
   void subscribe(Slot slot);
   // Sends queued subscriptions, and hold counts. `all`: also those that may wait for company (plain drops).

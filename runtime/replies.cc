@@ -51,9 +51,11 @@ void Submitter::release_arguments(Task* task) {
 
 void Submitter::finish(Task* task, bool keep_lineage) {
   task->state = TaskState::kDone;
+  bool watched = task->watched;
+  task->watched = false;
   if (task->actor && !task->creation) rt_.actors.completed(*task->actor);
   task->lineage = 0;
-  if (keep_lineage && task->retries_left != 0 && !task->actor) {
+  if (keep_lineage && task->retries_left != 0 && !task->actor && !task->adopted) {
     for (uint16_t i = 0; i < task->n_returns; ++i) {
       task->lineage += rt_.objects.at(task->returns()[i]).state == ValueState::kArena;
     }
@@ -67,6 +69,7 @@ void Submitter::finish(Task* task, bool keep_lineage) {
     rt_.objects.release(slot);
   }
   lineage_released(task);
+  if (watched) adoption_ended(task);
 }
 
 void Submitter::lineage_released(Task* task) {

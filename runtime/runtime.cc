@@ -170,7 +170,9 @@ Result<Slot> Runtime::put_seal(const PutBuffer& buffer, std::span<const Slot> ne
 Status Runtime::seal_return(const PutBuffer& buffer, const IncomingTask& task, std::span<const Slot> nested) {
   if (impl_->closed) return gone();
   Locked guard(*impl_);
-  seal(*impl_, buffer, task.caller, nested);
+  // The caller's return ids are its own, unless it runs the task for a process that is gone: then nobody's hold is made.
+  ProcessId maker = buffer.id.process();
+  seal(*impl_, buffer, maker == process() ? task.caller : maker, nested);
   Slot own = impl_->objects.table().find_own(buffer.id.lo);
   bool item = buffer.id.process() == process() && own != kNoSlot && !impl_->objects.at(own).ready();
   if (item && buffer.id == impl_->objects.at(own).id) impl_->objects.release(own);   // a streamed item's id is used up

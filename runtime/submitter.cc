@@ -161,7 +161,7 @@ void Submitter::push(Task* task, Peer& peer) {
     peer.lane.send(static_cast<uint16_t>(LaneType::kLeaseInfo), wire::as_bytes(wire::encode(info)));
   }
   wire::Bytes payload = wire::as_bytes({task->payload(), task->payload_bytes});
-  if (task->n_returns == 1 && task->n_deps + task->n_nested == 0) {   // nothing but a head and the payload
+  if (task->n_returns == 1 && task->n_deps + task->n_nested == 0 && !task->adopted) {   // nothing but a head and the payload
     TaskHead head = task->head();
     peer.lane.send(static_cast<uint16_t>(LaneType::kTask), std::as_bytes(std::span(&head, 1)), payload);
   } else {

@@ -51,6 +51,11 @@ class Submitter {
   // True when a dependency is an error, which is now the task's own outcome.
   bool fail_on_dependency(Task* task);
   void lineage_released(Task* task);
+  // A reference to one of the task's returns is about to leave this process: the daemon learns how others can run the
+  // task again, and so for all that its arguments depend on. Drivers outlive their job's objects and tell nothing.
+  void escape(Task* task);
+  // Runs a task again that a process submitted which cannot do so any more; may be one of ours.
+  void adopt(const protocol::TaskLineage& task);
   // The bytes of our object at `slot` are gone: its task runs again, else everybody who asks for it gets `error`.
   void object_lost(Slot slot, wire::Bytes error);
 
@@ -95,6 +100,10 @@ class Submitter {
   bool make_again(Slot slot);
   void argument_lost(Task* task);
   bool store_plain(Task* task, wire::Bytes bytes);
+  bool rebuild_own(const protocol::TaskLineage& task);
+  Task* decode_adopted(const protocol::TaskLineage& task);
+  void fail_adoption(const protocol::TaskLineage& task, const std::string& why);
+  void adoption_ended(const Task* run);   // which may be gone
   void store_values(Task* task, wire::Reader& in, uint16_t n_values);
   void complete_rest(Task* task);
   void release_arguments(Task* task);
@@ -110,6 +119,15 @@ class Submitter {
   uint32_t lease_count_ = 0;
   uint64_t in_flight_ = 0;
   TaskList waiting_;             // some dependency has no value yet
+  // Tasks that run again because a daemon asked, by first return. `again`: asked for once more since.
+  struct Adoption {
+    const Task* run = nullptr;
+    Slot carrier = kNoSlot;      // the entry that answers find an adopted task by
+    bool again = false;
+    protocol::TaskLineage task;
+  };
+  std::map<ObjectId, Adoption> adoptions_;
+  std::map<std::string, TemplateId> adopted_templates_;   // by encoded definition
   std::string scratch_;
 };
 

@@ -63,7 +63,10 @@ struct Task {
   TaskState state = TaskState::kWaiting;
   bool cancelled = false;
   uint8_t rebuilds = 0;              // runs since something it made, or needs, was lost
-  bool creation = false;             // an actor's constructor: goes to the controller, not to a lane
+  bool creation : 1 = false;         // an actor's constructor: goes to the controller, not to a lane
+  bool recorded : 1 = false;         // the daemon has its lineage
+  bool adopted : 1 = false;          // of a process that is gone: its returns are not ours
+  bool watched : 1 = false;          // Submitter::adoption_ended() follows its end
 
   Slot* returns() { return reinterpret_cast<Slot*>(this + 1); }
   Slot* deps() { return returns() + n_returns; }
@@ -74,7 +77,7 @@ struct Task {
   }
 
   TaskHead head() const {
-    return {cookie, template_id, n_returns, attempt, n_deps, n_nested, payload_bytes, 0, parent};
+    return {cookie, template_id, n_returns, attempt, n_deps, n_nested, payload_bytes, adopted ? kForeignReturns : 0u, parent};
   }
 };
 

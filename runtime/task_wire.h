@@ -64,7 +64,11 @@ struct LeaseInfo {
   void fields(A& a) { a(lease, resources, strategy, devices); }
 };
 
-// Followed by: (n_returns - 1) x u64 further return ids; n_deps x dependency; n_nested x ObjectId; args_bytes of encoded arguments.
+enum TaskHeadFlags : uint32_t {
+  kForeignReturns = 1u << 0,    // another process submitted it once: all return ids follow, not only further ones
+};
+// Followed by: (n_returns - 1) x u64 further return ids, or n_returns x ObjectId; n_deps x dependency; n_nested x ObjectId;
+// args_bytes of encoded arguments.
 struct TaskHead {
   uint64_t cookie;
   uint32_t template_index;
@@ -73,7 +77,7 @@ struct TaskHead {
   uint32_t n_deps;
   uint32_t n_nested;
   uint32_t args_bytes;
-  uint32_t reserved;
+  uint32_t flags;
   uint64_t parent;              // cookie of the task that submitted this one, 0 = the driver's main thread
 };
 static_assert(sizeof(TaskHead) == 40);

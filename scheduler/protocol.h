@@ -185,7 +185,10 @@ enum class MessageType : uint16_t {
   kFlushRequest = 0x20d,     // send kTaskEvents and kMetricsPush now, then kReply's twin: kFlushDone
   kFlushDone = 0x155,        // -  client -> daemon
   kCancelTask = 0x156,       // -  client -> daemon, for a task that another process submitted
+  kTaskLineage = 0x157,      // -  client -> daemon: TaskLineage, before a reference to its returns leaves
+  kObjectMade = 0x158,       // -  client -> daemon: ObjectPublish, the result of an AdoptTask; counts no hold
   kCancelRequest = 0x20e,    // -  daemon -> client: CancelTask of a task of yours
+  kAdoptTask = 0x20f,        // -  daemon -> client: TaskLineage of a process of your job; run it, publish its returns
 };
 
 struct ReplyHead {
@@ -345,6 +348,14 @@ struct ObjectReady {
   std::string bytes;
   objstore::Locator locator;
   SHEAF_FIELDS(id, state, bytes, locator)
+};
+// A task that others of the job can run again when its submitter is gone and its returns are lost. `task` is the
+// runtime's. `arguments`: every object that it refers to; held while any of `returns` is. `runs_left` -1: no limit.
+struct TaskLineage {
+  std::vector<ObjectId> returns, arguments;
+  int32_t runs_left = 0;
+  std::string task;
+  SHEAF_FIELDS(returns, arguments, runs_left, task)
 };
 struct ObjectFree { std::vector<ObjectId> ids; SHEAF_FIELDS(ids) };
 // Keep the bytes on so many other nodes too, as long as there are so many. For objects of the sender.

@@ -33,6 +33,9 @@ class Digest {
       for (const ObjectId& one : r->ids) id(one);
     } else if (auto* done = std::get_if<Registered>(&m)) {
       (*this)(m.index(), newest - done->number);
+    } else if (auto* kept = std::get_if<Remember>(&m)) {
+      (*this)(m.index(), newest - kept->number, kept->values.size());
+      for (const KeptValue& value : kept->values) id(value.id);
     } else {
       text(encode(m));
     }
@@ -56,7 +59,8 @@ constexpr uint32_t kAttemptsToldApart = 5;
 void feed(Digest& d, const ObjectTable::Entry* e) {
   if (e == nullptr) return d(0);
   d(1 + static_cast<uint64_t>(e->state), e->known, e->candidate, e->replaceable, e->maker_told,
-    e->foreign, e->told_held, e->elsewhere, e->has_copies, e->kept, e->containers,
+    e->foreign, e->told_held, e->elsewhere, e->has_copies, e->has_lineage, e->exposed, e->kept,
+    e->containers,
     e->contained.size(), e->publishers.size(), e->locator.node, e->locator.generation);
   std::map<ProcessId, int32_t> holds(e->holds.begin(), e->holds.end());
   for (auto [process, count] : holds) d(process, count);
@@ -92,6 +96,7 @@ void feed(Digest& d, const NodeTable& t, const ObjectId& id) {
 
 void feed(Digest& d, const NodeTable& t) {
   uint64_t newest = t.last_number();
+  d(t.values_kept_elsewhere(), t.lineage().kept_for_others());
   for (const auto& [daemon, p] : t.peers()) {
     d(daemon, p.up, p.forward_waits, p.forward_waits ? newest - p.forward_after : 0,
       p.gated.size());
@@ -134,7 +139,8 @@ void Model::send(int from, int to, ObjectMessage message) {
   if (to > count_ || !alive(to)) return;
   auto made = std::make_shared<Message>();
   bool numbered = std::holds_alternative<Register>(message) ||
-                  std::holds_alternative<Registered>(message);
+                  std::holds_alternative<Registered>(message) ||
+                  std::holds_alternative<Remember>(message);
   if (!numbered) {
     Digest d;
     d.message(message, 0);
@@ -167,7 +173,8 @@ Hash Model::hash() const {
           d(item.record, item.object);
           if (!item.message) continue;
           const ObjectMessage& message = item.message->message;
-          if (std::holds_alternative<Register>(message)) {
+          if (std::holds_alternative<Register>(message) ||
+              std::holds_alternative<Remember>(message)) {
             d.message(message, dead_[n] ? 0 : table(n).last_number());
           } else if (std::holds_alternative<Registered>(message)) {
             d.message(message, table(m).last_number());

@@ -143,6 +143,7 @@ void Model::check_leaks() {
     leak(!t.fetches().empty(), "a fetch");
     leak(!t.broadcasts().empty(), "readers");
     leak(!t.unconfirmed().empty(), "a registration");
+    leak(t.values_kept_elsewhere() + t.lineage().kept_for_others() > 0, "a kept value");
     leak(!t.deferred().empty(), "messages");
     leak(!nodes_[n]->arena.empty(), "bytes");
     for (const auto& [peer, row] : t.peers())

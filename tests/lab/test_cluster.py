@@ -150,6 +150,42 @@ def test_a_host_that_loses_power(cluster):
     lines_until(program, "done")
 
 
+def test_a_reference_outlives_the_hosts_that_made_and_owned_it(cluster):
+    """A worker on one host submits, another host computes; both lose power."""
+    program = cluster.start(
+        """
+        @sheaf.remote
+        def make(seed):
+            return numpy.random.default_rng(seed).integers(0, 256, 2_000_000, dtype=numpy.uint8)
+
+        @sheaf.remote
+        def invert(array):
+            return 255 - array
+
+        @sheaf.remote
+        class Submitter:
+            def chain(self, seed):
+                there = on(2, soft=True)
+                ref = invert.options(**there).remote(make.options(**there).remote(seed))
+                sheaf.wait([ref], fetch_local=False)
+                return [ref]
+
+        submitter = Submitter.options(**on(1)).remote()
+        refs = [ref for i in range(4) for ref in sheaf.get(submitter.chain.remote(i), timeout=30)]
+        print("ready", flush=True)
+        wait_for(lambda: len(alive()) == 1)
+        for i, ref in enumerate(refs):
+            data = numpy.random.default_rng(i).integers(0, 256, 2_000_000, dtype=numpy.uint8)
+            assert (sheaf.get(ref, timeout=60) == 255 - data).all()
+        print("done", flush=True)
+        """
+    )
+    lines_until(program, "ready")
+    cluster.lab.crash(1)
+    cluster.lab.crash(2)
+    lines_until(program, "done")
+
+
 def test_a_partition_ends_the_node_on_the_far_side(cluster):
     """It stops its workers by itself before anyone else takes over; after healing it is nobody."""
     program = cluster.start(

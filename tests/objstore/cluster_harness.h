@@ -143,6 +143,12 @@ class ClusterHarness {
     close_barrier(n);
   }
 
+  // Tasks that a store wants to be run again, in the test's hands: maker_gone() or the results end
+  // them. `choose` finds a process for them; unset: there is none.
+  struct Handed { uint16_t by; ProcessId maker; TaskRecord record; };
+  std::deque<Handed> handed;
+  std::function<ProcessId(uint16_t by, const std::set<ProcessId>& tried)> choose;
+
   uint64_t pulls_done = 0;
   std::map<uint16_t, uint64_t> pulls_from, pulls_to;   // of chunks, by node
   std::map<std::string, uint64_t> told;            // messages, by name
@@ -183,6 +189,12 @@ class ClusterHarness {
     };
     o.cancel_pull = [this](transport::PullId id) {
       std::erase_if(pulls_, [&](const Pull& p) { return p.id == id; });
+    };
+    o.find_maker = [this, n](JobId, const std::set<ProcessId>& tried) {
+      return choose ? choose(n, tried) : kNoProcess;
+    };
+    o.hand_task = [this, n](ProcessId maker, const TaskRecord& record) {
+      if (alive(n)) handed.push_back({n, maker, record});
     };
     o.barrier_reached = [this, n](uint64_t barrier) { reached_.insert({barrier, n}); };
     o.forward_ready = [this, n](ProcessId to) { ready_.emplace_back(n, node_of(to)); };

@@ -27,7 +27,9 @@ std::vector<ObjectMessage> one_of_each() {
           Keep{a},
           MakeCopy{a, l},
           Free{{a, b}},
-          CopyStarted{a, l}};
+          CopyStarted{a, l},
+          Remember{7, {{3, -1, {a}, {b}, "task"}}, {{b, ValueState::kInline, "value", {a}}}},
+          Forget{{a}, {b}}};
 }
 
 TEST(NodeObjectsTest, EveryMessageComesBackAsItWas) {
@@ -52,7 +54,7 @@ TEST(NodeObjectsTest, WhatIsCutShortIsRefused) {
       EXPECT_FALSE(decode_object_message(wire::as_bytes(cut))) << name_of(m) << " to " << size;
     }
   }
-  for (int unknown : {17, 18, 200, 255}) {
+  for (int unknown : {19, 20, 200, 255}) {
     std::string bytes(100, static_cast<char>(unknown));
     EXPECT_FALSE(decode_object_message(wire::as_bytes(bytes))) << unknown;
   }

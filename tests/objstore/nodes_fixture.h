@@ -73,6 +73,9 @@ class NodesTest : public ::testing::Test {
       EXPECT_TRUE(t.broadcasts().empty()) << n;
       EXPECT_TRUE(t.unconfirmed().empty()) << n;
       EXPECT_TRUE(t.barriers().empty()) << n;
+      EXPECT_TRUE(t.lineage().empty()) << n;
+      EXPECT_EQ(t.lineage().kept_for_others(), 0u) << n;
+      EXPECT_EQ(t.values_kept_elsewhere(), 0u) << n;
       EXPECT_EQ(c.store(n).metrics().used_bytes, 0u) << n;
     }
   }

@@ -105,11 +105,13 @@ TEST_F(LostTest, WhatCannotBeMadeAgainIsAnErrorForEverybody) {
   EXPECT_EQ(runs("made"), 1);
 }
 
-TEST_F(LostTest, ObjectsOfADeadMakerAreErrorsAndNotWaitedFor) {
+TEST_F(LostTest, ObjectsOfADeadSubmitterAreMadeAgainByTheDriver) {
   auto inner = sheaf::get(sheaf::task(make_ramp_and_pid).remote(kNumbers), 20s);
   lose_everything();
   ASSERT_TRUE(end_process(inner.pid));
-  EXPECT_THROW(sheaf::get(inner.ref, 30s), sheaf::ObjectLostError);
+  EXPECT_EQ(sheaf::get(sheaf::task(total).max_retries(0).remote(inner.ref), 60s), kTotal);
+  lose_everything();
+  EXPECT_EQ(sheaf::get(inner.ref, 60s).back(), kNumbers - 1);
 }
 
 TEST_F(LostTest, WorkersMayDieWhileObjectsAreMadeAgain) {
