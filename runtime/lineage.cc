@@ -74,8 +74,8 @@ void Submitter::escape(Task* escaping) {
       else rt_.objects.release(slot);
     }
     message.task = wire::encode(record);
+    for (Slot slot : known) rt_.objects.publish(slot);   // first: a record of what nobody holds goes at once
     rt_.daemon.send(protocol::MessageType::kTaskLineage, message);
-    for (Slot slot : known) rt_.objects.publish(slot);
   }
 }
 

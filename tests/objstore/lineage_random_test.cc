@@ -173,12 +173,12 @@ class LineageWorld {
   }
   void escape(ProcessId p, const ObjectId& id) {
     if (id.process() != p || !processes_[p].lineage.contains(id)) return;
+    publish(p, id);
     if (processes_[p].recorded.insert(id).second) {
       Ids arguments = processes_[p].lineage[id];
       EXPECT_TRUE(store(p).record_task(p, {1, -1, {id}, arguments, "task"}));
       for (const ObjectId& one : arguments) escape(p, one);
     }
-    publish(p, id);
   }
   void give(ProcessId from, ProcessId to, const ObjectId& id) {
     escape(from, id);
