@@ -252,7 +252,13 @@ def test_a_daemon_that_was_stopped_too_long_ends(cluster):
     wait_for(lambda: not cluster.processes(1))
 
 
-def test_loss_of_the_head_ends_everything(cluster):
+def test_loss_of_the_head_ends_everything():
+    """What nodes do that wait for their head to come back, once it stays away."""
+    with Lab(3) as lab, Cluster(lab, settings=("cluster.head_timeout=2s",)) as cluster:
+        ends_with_its_head(cluster)
+
+
+def ends_with_its_head(cluster):
     program = cluster.start(
         """
         @sheaf.remote
