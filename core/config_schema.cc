@@ -30,6 +30,8 @@ constexpr ConfigKey kSchema[] = {
     {"cluster.head_timeout", kDuration, "60s", 0, 24 * 3600 * kSecond,
      "How long a node goes on without a head whose daemon has died, until it is started again; "
      "then the node ends. `0`: at once."},
+    {"cluster.join_timeout", kDuration, "20s", 0, 24 * 3600 * kSecond,
+     "How long a node tries to reach a head that is not there yet."},
     {"session.root", kString, "", 0, 0,
      "Folder that holds session directories; empty takes $XDG_RUNTIME_DIR, else /tmp."},
     {"store.memory", kBytes, "0", 0, kMost,

@@ -24,7 +24,6 @@ namespace sheaf::launchers {
 namespace {
 
 constexpr auto kTermGrace = std::chrono::milliseconds(1000);
-constexpr auto kJoinTimeout = std::chrono::milliseconds(20000);
 
 struct Options {
   SessionOptions session;
@@ -219,8 +218,10 @@ Status prepare_cluster(const Options& o, const SessionDirectory& session, const 
   ask.node = service->node_id;
   ask.hostname = host_name();
   ask.sheaf_version = version();
+  auto patience = std::chrono::duration_cast<std::chrono::milliseconds>(
+      service->config->get_duration("cluster.join_timeout"));
   SHEAF_ASSIGN(NumberGiven given, ask_for_number(cluster.head_address, cluster.secret, ask,
-                                                 kJoinTimeout, log));
+                                                 patience, log));
   cluster.number = given.number;
   cluster.incarnation = given.incarnation;
   cluster.head = {given.head, given.head_incarnation};

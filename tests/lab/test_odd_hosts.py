@@ -126,6 +126,7 @@ def test_a_cluster_that_is_not_there(odd):
     host = odd.head["address"].rsplit(":", 1)[0]
     began = time.monotonic()
     words = ["--address", f"{host}:9", "--secret-file", odd.secret]
+    words += ["--config", "cluster.join_timeout=2s"]
     with pytest.raises(RuntimeError, match="(?i)refused"):
         odd.start_node(1, *words)
     assert time.monotonic() - began < 30.0

@@ -61,6 +61,7 @@ class RestartTest : public ::testing::Test {
       spec.creation_task = std::string(400, 'x');
       spec.handle = std::string(200, 'h');
       post(From<protocol::ActorCreate>{driver, static_cast<uint64_t>(i) + 3, {spec}});
+      post(JournalSynced{{last, {}}});
     }
     std::atomic<uint64_t> durable{0};
     SqliteJournalOptions options;
