@@ -43,10 +43,10 @@ def test_items_come_before_the_end(tmp_path):
     assert [sheaf.get(ref) for ref in stream] == [1]
 
 
-def test_large_items_and_plain_functions():
-    @sheaf.remote(num_returns="streaming")
+def test_large_items():
+    @sheaf.remote
     def arrays():
-        return (np.full(100_000, i) for i in range(3))
+        yield from (np.full(100_000, i) for i in range(3))
 
     assert [sheaf.get(ref)[-1] for ref in arrays.remote()] == [0, 1, 2]
 
@@ -63,14 +63,14 @@ def test_no_items():
     assert list(count.remote(0)) == []
 
 
-def test_what_is_no_iterator():
-    @sheaf.remote(num_returns="streaming")
-    def wrong():
-        return 3
+def test_what_never_yields_is_no_stream():
+    with pytest.raises(ValueError, match="can only be used with generator functions"):
 
-    with pytest.raises(TypeError):
-        for ref in wrong.remote():
-            sheaf.get(ref)
+        @sheaf.remote(num_returns="streaming")
+        def wrong():
+            return 3
+
+        wrong.remote()
 
 
 def test_backpressure():
@@ -107,7 +107,7 @@ def test_actor_methods_stream():
 
         @sheaf.method(num_returns="streaming")
         def listed(self):
-            return iter("ab")
+            yield from "ab"
 
     source = Source.remote()
     assert [sheaf.get(ref) for ref in source.items.remote(3)] == [0, 1, 2]

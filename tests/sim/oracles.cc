@@ -131,11 +131,15 @@ void World::check_replay() {
            fmt::format("{} is {}, but {} was acknowledged", key, found, ledger.known));
     }
   }
+  // What never ran is constructed again, restarts or not.
+  auto comes_back = [](const DetachedLedger& ledger, const ActorInfo& actor) {
+    return ledger.restartable || !actor.ran;
+  };
   for (const auto& [id, ledger] : detached_) {
     auto it = controller_->actors().find(id);
     if (it == controller_->actors().end()) {
       fail("JournalPrefix", fmt::format("detached actor {} is forgotten", id.lo));
-    } else if (ledger.restartable != (it->second.state == ActorState::kRestarting)) {
+    } else if (comes_back(ledger, it->second) != (it->second.state == ActorState::kRestarting)) {
       fail("JournalPrefix", fmt::format("detached actor {} came back in the wrong state", id.lo));
     } else if (ledger.restartable && !controller_->jobs().contains(ledger.job)) {
       fail("JournalPrefix", fmt::format("detached actor {} lost its job's environment", id.lo));
@@ -144,8 +148,11 @@ void World::check_replay() {
   for (const PlacementGroupId& id : detached_groups_) {
     if (!controller_->groups().contains(id)) fail("JournalPrefix", "a detached group is forgotten");
   }
-  // Those without restarts are gone for good from here on.
-  std::erase_if(detached_, [](const auto& entry) { return !entry.second.restartable; });
+  // Those without restarts that ran are gone for good from here on.
+  std::erase_if(detached_, [&](const auto& entry) {
+    auto it = controller_->actors().find(entry.first);
+    return it == controller_->actors().end() || !comes_back(entry.second, it->second);
+  });
 }
 
 std::string World::describe_agent() const {
