@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -93,36 +94,33 @@ class Cluster:
         self.head = self.start_node(0, "--head", *(words or ("--restart",)), listen=False)
         return self.head
 
+    def pids(self, host: int) -> list[int]:
+        """The processes of a host, by their pids in this, the outer, pid namespace."""
+        inside = os.stat(f"/proc/{self.lab._first[host].pid}/ns/pid").st_ino
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                if os.stat(f"/proc/{name}/ns/pid").st_ino == inside:
+                    found.append(int(name))
+        return found
+
     def daemon_pid(self, host: int) -> int:
-        """The daemon's pid in this, the outer, pid namespace."""
-        first = self.lab._first[host].pid
-        inside = os.stat(f"/proc/{first}/ns/pid").st_ino
-        for name in os.listdir("/proc"):
-            if not name.isdigit():
-                continue
-            try:
-                if os.stat(f"/proc/{name}/ns/pid").st_ino != inside:
-                    continue
-                if Path(f"/proc/{name}/comm").read_text().strip() == "sheafd":
-                    return int(name)
-            except OSError:
-                continue
+        """The daemon's pid in the outer pid namespace."""
+        for pid in self.pids(host):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "sheafd":
+                    return pid
         raise RuntimeError(f"no daemon on host {host}")
 
     def processes(self, host: int) -> list[str]:
         """Command lines of all processes of a host that are Sheaf's."""
-        first = self.lab._first[host].pid
-        inside = os.stat(f"/proc/{first}/ns/pid").st_ino
         found = []
-        for name in os.listdir("/proc"):
-            try:
-                if name.isdigit() and os.stat(f"/proc/{name}/ns/pid").st_ino == inside:
-                    line = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
-                    if "sheaf" in line and state != "Z":
-                        found.append(line)
-            except OSError:
-                continue
+        for pid in self.pids(host):
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                if "sheaf" in line and state != "Z":
+                    found.append(line)
         return found
 
     def script(self, text: str) -> str:

@@ -6,6 +6,7 @@ seen. Everything random comes from one seed, which a failure prints.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -161,17 +162,11 @@ class Sniper:
     def workers(self) -> list[int]:
         found = []
         for host in range(self.cluster.lab.hosts):
-            first = self.cluster.lab._first[host].pid
-            inside = os.stat(f"/proc/{first}/ns/pid").st_ino
-            for name in os.listdir("/proc"):
-                try:
-                    if not name.isdigit() or os.stat(f"/proc/{name}/ns/pid").st_ino != inside:
-                        continue
-                    parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]
+            for pid in self.cluster.pids(host):
+                with contextlib.suppress(OSError):
+                    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
                     if Path(f"/proc/{parent}/comm").read_text() == "sheaf-template\n":
-                        found.append(int(name))
-                except OSError:
-                    continue
+                        found.append(pid)
         return found
 
     def shoot(self) -> None:
