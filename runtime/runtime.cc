@@ -200,6 +200,20 @@ bool Runtime::is_ready(Slot slot) {
   return impl_->objects.at(slot).ready();
 }
 
+bool Runtime::fetch(std::span<const Slot> slots) {
+  Locked guard(*impl_);
+  if (impl_->closed || !impl_->objects.knows_other_nodes()) return false;
+  bool any = false;
+  for (Slot slot : slots) {
+    const Entry& e = impl_->objects.at(slot);
+    if (e.state != ValueState::kArena || impl_->objects.is_here(e.locator)) continue;
+    impl_->objects.set_moved(slot);
+    impl_->objects.subscribe(slot);
+    any = true;
+  }
+  return any;
+}
+
 WaitOutcome Runtime::wait(std::span<const Slot> slots, size_t needed, Deadline deadline) {
   if (impl_->closed) return WaitOutcome::kDisconnected;
   return impl_->wait_ready(slots, needed, deadline);

@@ -167,6 +167,8 @@ class Runtime {
   Status seal_return(const PutBuffer& buffer, const IncomingTask& task, std::span<const Slot> nested);
 
   bool is_ready(Slot slot);
+  // Those that are ready with their bytes on another node become pending and are brought here. True: there were some.
+  bool fetch(std::span<const Slot> slots);
   // Returns when `needed` of the slots are ready. Foreign and spilled objects are asked for. Spins up to the policy,
   // then sleeps: release what others need (the GIL) first, or call poll() for a short while.
   WaitOutcome wait(std::span<const Slot> slots, size_t needed, Deadline deadline);

@@ -333,12 +333,16 @@ PyObject* py_wait(PyObject*, PyObject* const* args, Py_ssize_t nargs, PyObject* 
     return nullptr;
   }
   const size_t needed = static_cast<size_t>(wanted);
+  PyObject* fetch_local = argument(args, nargs, names, 3, "fetch_local");
+  const int fetch = fetch_local ? PyObject_IsTrue(fetch_local) : 1;
+  if (fetch < 0) return nullptr;
   // While others run the list may change: then a copy is what we go by.
   Ref refs(Py_NewRef(list));
-  if (!rt->poll(slots, needed, kLockedSpin)) {
-    refs = Ref(PyList_GetSlice(list, 0, n));
+  do {   // each round ends with values that have come, or with some more to be brought here
+    if (rt->poll(slots, needed, kLockedSpin)) continue;
+    if (refs.get() == list) refs = Ref(PyList_GetSlice(list, 0, n));
     if (!refs || !wait_for(rt, {slots, needed, deadline, false})) return nullptr;
-  }
+  } while (fetch && rt->fetch(slots));
   PyObject* answer = split_ready(rt, refs.get(), slots, needed);
   g_spare_slots = std::move(slots);
   return answer;

@@ -21,7 +21,8 @@ def wait(
         ray_waitables: list of distinct ObjectRefs or ObjectRefGenerators.
         num_returns: how many to wait for; the first list has at most so many.
         timeout: seconds to wait at most; None waits for ever.
-        fetch_local: whether a value counts as ready only when it is on this node.
+        fetch_local: whether a value counts as ready only when it is on this node, and is brought
+            here while this waits.
 
     Returns: ``(ready, not ready)``, each in the order of the argument.
     Raises: TypeError or ValueError for wrong arguments.

@@ -228,6 +228,27 @@ def test_a_node_that_dies_takes_nothing_with_it(nodes):
     assert sheaf.get(counter.place.remote(), timeout=30)[0] == here
 
 
+def test_wait_brings_values_here_unless_told_not_to(nodes, tmp_path):
+    """What wait() says is ready is on this node, and so outlives the node that made it."""
+    runs = tmp_path / "runs"
+
+    @sheaf.remote
+    def make_and_count(value):
+        with open(runs, "a") as file:
+            file.write(f"{value}\n")
+        return numpy.full(LARGE, value, dtype=numpy.uint8)
+
+    _, there = node_ids()
+    soft = dict(scheduling_strategy=NodeAffinitySchedulingStrategy(there, soft=True))
+    fetched, left = (make_and_count.options(**soft).remote(value) for value in (3, 4))
+    assert sheaf.wait([left], timeout=30, fetch_local=False) == ([left], [])
+    assert sheaf.wait([fetched], timeout=30) == ([fetched], [])
+    os.kill(nodes.pids[1], signal.SIGKILL)
+    wait_for(lambda: len([n for n in sheaf.nodes() if n["Alive"]]) == 1)
+    assert (sheaf.get([fetched, left], timeout=60)[0] == 3).all()
+    assert sorted(runs.read_text().split()) == ["3", "4", "4"]
+
+
 def test_a_program_ends_with_all_its_nodes():
     with LocalNodes(3, num_cpus=1) as cluster:
         pids = cluster.pids
