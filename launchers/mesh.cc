@@ -35,6 +35,7 @@ Result<std::unique_ptr<Mesh>> Mesh::create(EventLoop& loop, MeshOptions options)
   fabric.secret = m->options_.secret;
   fabric.cluster = m->options_.cluster;
   fabric.listen = m->options_.listen;
+  fabric.peer_timeout = m->options_.peer_timeout;
   fabric.log = m->options_.log;
   fabric.events.on_message = [m](const PeerId& from, uint16_t type, wire::Bytes payload) {
     m->on_message(from, type, payload);

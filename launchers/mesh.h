@@ -45,6 +45,8 @@ struct MeshOptions {
   MeshEvents events;
   Logger log;
   std::chrono::milliseconds connect_timeout{1000};
+  // A connection on which nothing is heard for so long is broken.
+  std::chrono::milliseconds peer_timeout{10000};
   std::chrono::milliseconds reconnect_pause{100};
   // A receiver confirms after this at the latest, and every kConfirmMessages.
   std::chrono::milliseconds confirm_delay{20};

@@ -248,6 +248,7 @@ class Service {
   bool on_member_message(const PeerId& from, NodeMessageType type, wire::Bytes payload);
   bool on_scheduler_message(const PeerId& from, NodeMessageType type, wire::Bytes payload);
   bool on_process_message(const PeerId& from, NodeMessageType type, wire::Bytes payload);
+  void complain();
   void on_agent_message(scheduler::NodeMessage message);
   void node_seen(const scheduler::NodeView& node);
   void node_gone(const scheduler::NodeGone& gone);
@@ -297,6 +298,9 @@ class Service {
   std::map<JobId, Job> jobs_;
   std::optional<scheduler::NodeLease> lease_;  // of a member, once it is one
   scheduler::Time joined_at_{0};
+  std::map<PeerId, scheduler::Time> silent_since_;  // member: others it cannot reach
+  scheduler::Time patience_{0};                // with them, before the head is told
+  bool complained_ = false;
   std::optional<Away> away_;                   // member: its head is dead
   bool rejoining_ = false;                     // member: known to no controller of this life yet
   HeadLedger ledger_;                          // member

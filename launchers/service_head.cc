@@ -62,7 +62,10 @@ void Service::on_silence(const PeerId& peer, bool refused, const Status& why) {
     push(ControllerEvent(scheduler::NodeLost{*node, std::move(cause)}));
     return pump();
   }
-  if (peer != options_.cluster->head) return;
+  if (peer != options_.cluster->head) {
+    silent_since_.try_emplace(peer, now());
+    return;
+  }
   if (refused) return lose_head(why);
   if (why.code() == StatusCode::kPermissionDenied)
     end_node("the head refuses it: " + std::string(why.message()));
@@ -145,6 +148,7 @@ void Service::rejoin(const PeerId& head) {
 
 void Service::on_accepted(scheduler::Time lease) {
   lease_.emplace(scheduler::NodeLeaseConfig{lease, lease / 10}, joined_at_);
+  patience_ = lease / 2;
   tend_lease();
   if (!std::exchange(rejoining_, false)) return;
   push(AgentEvent(scheduler::ControllerBack{}));
@@ -157,6 +161,7 @@ void Service::tend_lease() {
   if (lease_->expired(now())) return end_node("its lease has run out: the head was not heard");
   if (auto sent_at = lease_->heartbeat(now())) {
     tell_node(kHeadNumber, NodeMessageType::kHeartbeat, wire::encode(Heartbeat{sent_at->count()}));
+    complain();
   }
 }
 

@@ -1,6 +1,8 @@
 // Service: the other nodes of the cluster, and what their daemons say.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "launchers/control_events.h"
 #include "launchers/service.h"
 #include "launchers/service_send.h"
@@ -16,6 +18,7 @@ using scheduler::ControllerEvent;
 namespace {
 
 constexpr size_t kEagerPeers = 32;
+constexpr std::chrono::milliseconds kPeerTimeoutLeast{1000};
 
 PeerId peer_of(uint16_t number, uint16_t incarnation) { return {number, incarnation}; }
 
@@ -35,7 +38,12 @@ Status Service::create_mesh() {
   mesh.events.on_silence = [this](const PeerId& peer, bool refused, const Status& why) {
     on_silence(peer, refused, why);
   };
+  mesh.events.on_contact = [this](const PeerId& peer) { silent_since_.erase(peer); };
   mesh.events.on_room = [this](const PeerId& peer) { relays_->resume(peer.node); };
+  // Whoever is silent for longer than its lease is dead, or will be.
+  auto lease = std::chrono::duration_cast<std::chrono::milliseconds>(
+      options_.config->get_duration("cluster.lease"));
+  mesh.peer_timeout = std::clamp(lease, kPeerTimeoutLeast, mesh.peer_timeout);
   SHEAF_ASSIGN(mesh_, Mesh::create(loop_, std::move(mesh)));
   if (!options_.head) mesh_->know(options_.cluster->head, options_.cluster->head_address);
   return {};
@@ -289,11 +297,28 @@ void Service::node_seen(const scheduler::NodeView& node) {
   if (peers_up_.size() <= kEagerPeers && self_ > peer) mesh_->contact(peer);
 }
 
+// Of members that this one has not reached for a while, all of them each time: the head decides who
+// has to go. A node that does not reach the head has no need to: its lease runs out.
+void Service::complain() {
+  scheduler::PeersSilent silent;
+  // Its own connection came first: ours failed for that.
+  std::erase_if(silent_since_,
+                [this](const auto& entry) { return mesh_->fabric().is_up(entry.first); });
+  for (const auto& [peer, since] : silent_since_) {
+    if (now() >= since + patience_) silent.numbers.push_back(static_cast<uint16_t>(peer.node));
+  }
+  bool again = std::exchange(complained_, !silent.numbers.empty());
+  if (!complained_ && !again) return;
+  scheduler::ToController report{std::move(silent)};
+  act(report);
+}
+
 void Service::node_gone(const scheduler::NodeGone& gone) {
   PeerId peer = peer_of(gone.number, gone.incarnation);
   if (peer == self_) return end_node("the head has declared it dead: " + gone.cause.message);
   if (!mesh_) return;
   mesh_->forget(peer, Status(StatusCode::kDisconnected, gone.cause.message));
+  silent_since_.erase(peer);
   bool succeeded = mesh_->knows(peer);  // a later life of it, which may know processes of ours
   for (ProcessId remote : relays_->remotes_on(gone.number, gone.incarnation))
     process_gone(remote, gone.cause);

@@ -210,6 +210,18 @@ class Lab:
     def heal(self, host: int) -> None:
         _command("ip", "-n", self._switch, "link", "set", f"p{host}", "master", "br0")
 
+    def part(self, one: int, other: int) -> None:
+        """Nothing gets from one of two hosts to the other any more; all else does."""
+        for host, peer in ((one, other), (other, one)):
+            # To a station that nobody is: frames go out and are heard by no one.
+            words = ["neigh", "replace", self.address(peer), "lladdr", "02:00:00:00:ff:ff"]
+            _command("ip", "-n", self._netns(host), *words, "dev", "eth0", "nud", "permanent")
+
+    def rejoin(self, one: int, other: int) -> None:
+        for host, peer in ((one, other), (other, one)):
+            words = ["neigh", "del", self.address(peer), "dev", "eth0"]
+            _command("ip", "-n", self._netns(host), *words)
+
     def unplug(self, host: int) -> None:
         """As cut(), but the host sees that its link is down."""
         _command("ip", "-n", self._switch, "link", "set", f"p{host}", "down")

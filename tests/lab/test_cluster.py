@@ -216,6 +216,60 @@ def test_a_partition_ends_the_node_on_the_far_side(cluster):
     cluster.run("wait_for(lambda: len(alive()) == 3)")
 
 
+def test_two_hosts_that_lose_each_other_and_not_the_head(cluster):
+    """No lease runs out. The one with less to lose has to go, so that nobody waits for ever."""
+    parted = cluster.folder / "parted"
+    program = cluster.start(
+        f"""
+        @sheaf.remote(max_retries=-1)
+        def ones(n):
+            return numpy.ones(n, dtype=numpy.uint8)
+
+        @sheaf.remote(max_retries=-1)
+        def total(array):
+            return int(array.sum())
+
+        @sheaf.remote
+        class Counter:
+            def __init__(self): self.n = 0
+            def add(self, x): self.n += int(x.sum()); return self.n
+
+        counter = Counter.options(**on(2)).remote()
+        data = ones.options(**on(1, soft=True)).remote(3_000_000)
+        assert sheaf.get(counter.add.remote(numpy.ones(1)), timeout=30) == 1
+        sheaf.wait([data], fetch_local=False, timeout=30)
+        print("ready", flush=True)
+        wait_for(lambda: os.path.exists({str(parted)!r}))
+        sums = [total.options(**on(2, soft=True)).remote(data) for _ in range(4)]
+        added = counter.add.remote(data)
+        assert sheaf.get(sums, timeout=60) == [3_000_000] * 4
+        assert sheaf.get(added, timeout=60) == 3_000_001     # it has not moved
+        wait_for(lambda: len(alive()) == 2)
+        print("one has gone", flush=True)
+        """
+    )
+    lines_until(program, "ready")
+    cluster.lab.part(1, 2)
+    parted.touch()
+    lines_until(program, "one has gone")
+    cluster.daemons[1].wait(10)
+    assert not cluster.processes(1)
+    cluster.lab.rejoin(1, 2)
+    cluster.join(1)
+    cluster.run(
+        """
+        wait_for(lambda: len(alive()) == 3)
+
+        @sheaf.remote
+        def where():
+            return socket.gethostname()
+
+        assert sheaf.get(where.options(**on(1)).remote(), timeout=30) == "host1"
+        """,
+        host=2,
+    )
+
+
 def test_a_short_cut_is_survived(calm):
     program = calm.start(
         """
