@@ -188,6 +188,11 @@ void Controller::end_restoring() {
     if (expected.incarnation == static_cast<uint16_t>(boot_)) continue;
     dead_before_.push_back(expected);
   }
+  // First: what a node registers for other deaths has to go to this life of the head.
+  NodeInfo head;   // its last life
+  head.number = 1;
+  head.incarnation = static_cast<uint16_t>(boot_ - 1);
+  open_barrier(head, {ErrorKind::kNodeDied, "the head's daemon was started again", "", {}});
   for (const ExpectedNode& dead : std::exchange(dead_before_, {})) {
     NodeInfo info;
     info.node = dead.node;
@@ -199,11 +204,6 @@ void Controller::end_restoring() {
     if (!dead.dead) journal_death(info);
     open_barrier(info, cause);
   }
-  NodeInfo head;   // its last life
-  head.number = 1;
-  head.incarnation = static_cast<uint16_t>(boot_ - 1);
-  open_barrier(head, {ErrorKind::kNodeDied, "the head's daemon was started again", "", {}});
-
   settle_early();
   const std::set<ActorId> unconfirmed = std::exchange(unconfirmed_, {});
   for (const ActorId& id : unconfirmed) {

@@ -66,7 +66,7 @@ class Explorer {
     }
     own.states = seen_.size();
     own.left_out = frontier.size();   // looked at, but not what follows from them
-    std::printf("%-13s %8lu states, %9lu transitions, depth %lu%s\n", config.name.c_str(),
+    std::printf("%-21s %8lu states, %9lu transitions, depth %lu%s\n", config.name.c_str(),
                 static_cast<unsigned long>(own.states),
                 static_cast<unsigned long>(own.transitions),
                 static_cast<unsigned long>(own.depth), own.left_out ? ", not to the end" : "");

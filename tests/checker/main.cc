@@ -1,18 +1,10 @@
-// protocol_checker: every state that small clusters can reach, breadth first.
-//   (nothing)             all plans: small ones to their ends, of the others the first states
-//   --plan NAME           one of them
-//   --limit N             so many states of each at most; those left out are said
-//   --expect INVARIANT    succeeds when that one is violated (for programs built from mutants)
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <chrono>
-#include <cstdio>
-#include <string>
+// protocol_checker: every state that small clusters can reach, breadth first. See driver.h.
+#include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "tests/checker/explore.h"
+#include "tests/checker/driver.h"
 #include "tests/checker/model.h"
 
 namespace sheaf::checker {
@@ -47,32 +39,6 @@ std::vector<Config> plans() {
 
 int main(int argc, char** argv) {
   using namespace sheaf::checker;
-  std::string plan, expect;
-  uint64_t limit = UINT64_MAX;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    if (name == "--plan") plan = argv[i + 1];
-    else if (name == "--limit") limit = std::stoull(argv[i + 1]);
-    else if (name == "--expect") expect = argv[i + 1];
-  }
-  const auto begin = std::chrono::steady_clock::now();
-  Totals totals;
-  bool good = true;
-  for (const Config& config : plans()) {
-    if (!plan.empty() && plan != config.name) continue;
-    const Limits limits{std::min(limit, config.limit), !expect.empty()};
-    const std::string violation = Explorer<Model, Step>().run(
-        config, limits, totals, [](const Model&, const Hash&) { return std::string(); });
-    if (violation.empty()) continue;
-    std::printf("%s: %s\n", config.name.c_str(), violation.c_str());
-    if (!expect.empty() && violation.starts_with(expect + ":")) return 0;
-    good = false;
-  }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-  std::printf("checked %lu states, %lu transitions, depth %lu: OneAuthority, JournalPrefix, "
-              "NoHang, NoLeak; %.1f s\n",
-              static_cast<unsigned long>(totals.states),
-              static_cast<unsigned long>(totals.transitions),
-              static_cast<unsigned long>(totals.depth), took.count());
-  return good && expect.empty() ? 0 : 1;
+  return check_plans<Model, Step>(argc, argv, plans(),
+                                  "OneAuthority, JournalPrefix, NoHang, NoLeak");
 }

@@ -156,7 +156,7 @@ Hash Model::hash() const {
     d(100, dead_[n]);
     if (dead_[n]) {
       d(declared_[n], closing_[n]);
-      for (int m = 1; m <= count_; ++m) d(heard_[n][m], reached_[n][m], closed_[n][m]);
+      for (int m = 1; m <= count_; ++m) d(heard_[n][m], reached_[n][m]);
     } else {
       d.hash(hash_of(n));
       const Process& p = processes_[n];
@@ -187,7 +187,11 @@ Hash Model::hash() const {
   }
   for (const Pull& p : pulls_) d(p.from, p.to, p.object, p.remote.generation, p.local);
   d(102, left_.sends, left_.calls, left_.keeps, left_.gets, left_.decodes, left_.evictions,
-    left_.crashes);
+    left_.crashes, left_.heads);
+  if (dead_[1]) {
+    d(head_, restored_);
+    for (int n = 2; n <= members_; ++n) d(lost_[n], rejoined_[n]);
+  }
   for (int o = 0; o < objects_; ++o) d(wounded_[o], excused_[o]);
   d(lost_records_);
   return d.result();

@@ -67,6 +67,7 @@ void Model::check_owners() {
 // ---- Where nothing is bound to happen -----------------------------------------------------------
 
 bool Model::at_rest() const {
+  if (dead_[1] && !restored_) return false;
   for (int a = 1; a <= count_; ++a) {
     if (dead_[a] && !declared_[a]) return false;
     for (int b = 1; b <= count_; ++b) if (!wires_[a][b].empty()) return false;
@@ -105,10 +106,13 @@ void Model::end_processes() {
 bool Model::check_waits() {
   for (const Pull& p : pulls_)
     fail("NoHang", fmt::format("node {} reads from {}, which gets nothing", p.to, p.from));
-  for (int k = 1; k <= count_; ++k) {
-    for (int n = 1; n <= count_; ++n) {
-      if (dead_[k] && alive(n) && !closed_[k][n])
-        fail("NoHang", fmt::format("the barrier of {} stays open at node {}", k, n));
+  for (int n = 1; n <= count_; ++n) {
+    if (!alive(n)) continue;
+    for (const auto& [number, barrier] : table(n).barriers())
+      fail("NoHang", fmt::format("the barrier {:x} stays open at node {}", number, n));
+    for (int k = 1; k <= members_; ++k) {   // a life of the head is not told of all before it
+      if (dead_[k] && !heard_[k][n] && n <= members_)
+        fail("NoHang", fmt::format("node {} has not heard that {} is dead", n, k));
     }
   }
   for (int n = 1; n <= count_; ++n) {
@@ -120,8 +124,8 @@ bool Model::check_waits() {
     for (int o = 0; o < objects_; ++o) {
       if (processes_[n].waits[o] && processes_[n].refs[o] > 0)
         fail("NoHang", fmt::format("process {} waits for {}", n, o));
-      if (alive(homes_[o]) || closed_[homes_[o]][n]) {
-        int owner = alive(homes_[o]) ? homes_[o] : 1;
+      if (alive(homes_[o]) || heard_[homes_[o]][n]) {
+        int owner = alive(homes_[o]) ? homes_[o] : head_;
         if (table(n).owner_of(ids_[o]) != daemon(owner))
           fail("OneOwner", fmt::format("node {} takes another for the owner of {}", n, o));
       }

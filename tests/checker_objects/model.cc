@@ -14,8 +14,8 @@ std::string loss_text(LossCause cause, const ObjectId&) {
   return std::string(1, static_cast<char>('0' + static_cast<int>(cause)));
 }
 
-Locator at(int node, uint32_t generation) {
-  return {static_cast<uint16_t>(node), 0, MemoryKind::kHost, generation, 64, kBytes};
+Locator at(ProcessId daemon, uint32_t generation) {
+  return {node_of(daemon), 0, MemoryKind::kHost, generation, 64, kBytes};
 }
 
 }  // namespace
@@ -23,18 +23,20 @@ Locator at(int node, uint32_t generation) {
 std::string to_text(const Step& s) {
   static constexpr const char* kNames[] = {
       "deliver {0} -> {1}", "pull {0} ends", "node {0} looks again for {2}",
-      "the controller declares {0} dead", "process {0} drops {2}", "process {0} gives {2} to {1}",
-      "process {0} calls {1} with {2}", "process {0} keeps the argument {2}",
-      "process {0} returns", "process {0} gets {2}", "process {0} reads what is in 0",
-      "node {0} evicts 0", "node {0} dies"};
+      "the controller declares {0} dead", "node {0} finds nobody at the head's address",
+      "the head is started again", "node {0} registers again", "all are back",
+      "process {0} drops {2}", "process {0} gives {2} to {1}", "process {0} calls {1} with {2}",
+      "process {0} keeps the argument {2}", "process {0} returns", "process {0} gets {2}",
+      "process {0} reads what is in 0", "node {0} evicts 0", "node {0} dies"};
   return fmt::format(fmt::runtime(kNames[s.kind]), s.a, s.b, s.object);
 }
 
-Model::Model(const Config& config) : count_(config.nodes), broadcast_(config.broadcast) {
+Model::Model(const Config& config)
+    : members_(config.nodes), count_(config.nodes), broadcast_(config.broadcast) {
   left_ = {static_cast<int8_t>(config.sends), static_cast<int8_t>(config.calls),
            static_cast<int8_t>(config.keeps), static_cast<int8_t>(config.gets),
            static_cast<int8_t>(config.decodes), static_cast<int8_t>(config.evictions),
-           static_cast<int8_t>(config.crashes)};
+           static_cast<int8_t>(config.crashes), static_cast<int8_t>(config.heads)};
   for (int n = 1; n <= count_; ++n) {
     nodes_[n] = std::make_shared<Node>(Node{NodeTable(loss_text, daemon(n)), {}, 0, {}});
     NodeTable& t = nodes_[n]->table;
@@ -72,7 +74,7 @@ void Model::begin(const Config& config) {
   if (config.maker == 0) {
     node.table.publish(process(maker), ids_[0], ValueState::kInline, "v", inner, out);
   } else {
-    Locator locator = at(maker, ++node.last_generation);
+    Locator locator = at(daemon(maker), ++node.last_generation);
     node.arena.push_back({locator.generation, true, 0});
     node.table.table().seal(process(maker), ids_[0], locator, process(config.home), inner, out);
   }
@@ -114,8 +116,9 @@ std::vector<Step> Model::steps() const {
     if (may_end(pulls_[i])) add(kEndPull, static_cast<int>(i));
   for (int n = 1; n <= count_; ++n) {
     for (int o = 0; o < objects_; ++o) if (retries_[n][o]) add(kRetry, n, 0, o);
-    if (dead_[n] && !declared_[n]) add(kDeclare, n);
+    if (dead_[n] && !declared_[n] && has_controller()) add(kDeclare, n);
   }
+  if (dead_[1] && !restored_) add_head_steps(out);
   for (int n = 1; n <= count_; ++n) if (alive(n)) add_choices(n, out);
   return out;
 }
@@ -145,7 +148,7 @@ void Model::add_choices(int n, std::vector<Step>& out) const {
     bool task = std::any_of(p.tasks.begin(), p.tasks.end(),
                             [&](const Task& t) { return t.object == o; });
     for (int m = 1; m <= count_; ++m) {
-      if (m == n) continue;
+      if (m == n || !can_reach(n, m)) continue;
       if (p.refs[o] > 0 && left_.sends > 0) add(kSend, n, m, o);
       if (p.refs[o] > 0 && left_.calls > 0) add(kCall, n, m, o);
     }
@@ -156,7 +159,7 @@ void Model::add_choices(int n, std::vector<Step>& out) const {
   const ObjectTable::Entry* e = table(n).table().find(ids_[0]);
   if (left_.evictions > 0 && e != nullptr && e->in_arena() && e->foreign && e->kept == 0)
     add(kEvict, n);
-  if (n != 1 && left_.crashes > 0) add(kCrash, n);
+  if (n <= members_ && (n == 1 ? left_.heads : left_.crashes) > 0) add(kCrash, n);
 }
 
 void Model::apply(const Step& s) {
@@ -164,6 +167,10 @@ void Model::apply(const Step& s) {
     case kDeliver: deliver(s.a, s.b); break;
     case kEndPull: end_pull(s.a); break;
     case kDeclare: declare(s.a); break;
+    case kLoseHead: lose_head(s.a); break;
+    case kNextHead: begin_next_head(); break;
+    case kRejoin: rejoin(s.a); break;
+    case kAllBack: end_restoring(); break;
     case kEvict: evict(s.a); break;
     case kCrash: crash(s.a); break;
     default: act(s); break;
@@ -239,8 +246,13 @@ void Model::deliver(int from, int to) {
       return p.tasks.push_back({static_cast<uint8_t>(from), item.object});
     case RecordKind::kReply: --p.calls[item.object][from]; return;
     case RecordKind::kReached: reached_[item.object][from] = true; return;
-    case RecordKind::kGone: return hear_of(to, item.object);
-    case RecordKind::kClosed: return close(to, item.object);
+    case RecordKind::kGone: return hear_of(to, item.object, from);
+    case RecordKind::kClosed: return close(to, item.object, from);
+    case RecordKind::kView: {
+      Actions out;
+      change(to).table.peer_up(daemon(from), out);
+      return perform(to, out);
+    }
   }
 }
 
@@ -257,7 +269,7 @@ void Model::end_pull(size_t i) {
   if (status) extent->whole = true;
   else if (!broadcast_) node.arena.erase(extent);   // else it goes on where it was
   Actions out;
-  node.table.pulled(ids_[pull.object], status, at(pull.to, pull.local), out);
+  node.table.pulled(ids_[pull.object], status, at(daemon(pull.to), pull.local), out);
   perform(pull.to, out);
 }
 
@@ -277,7 +289,7 @@ void Model::evict(int n) {
 
 // What it had sent may still arrive, until the receiver hears of its death.
 void Model::crash(int n) {
-  --left_.crashes;
+  --(n == 1 ? left_.heads : left_.crashes);
   ByObject<bool> had{};
   for (int o = 0; o < objects_; ++o) had[o] = has_value(n, o);
   dead_[n] = true;
@@ -304,44 +316,104 @@ void Model::lose(Wire& wire) {
 // Nobody can tell the head anything that he knows of it before the head does.
 void Model::declare(int dead) {
   declared_[dead] = true;
-  hear_of(1, dead);
+  reached_[dead] = {};
+  hear_of(head_, dead, head_);
   for (int n = 2; n <= count_; ++n) {
-    if (alive(n))
-      wires_[1][n].push_back({nullptr, RecordKind::kGone, static_cast<uint8_t>(dead)});
+    if (alive(n) && n != head_)
+      wires_[head_][n].push_back({nullptr, RecordKind::kGone, static_cast<uint8_t>(dead)});
   }
 }
 
-void Model::hear_of(int n, int dead) {
-  heard_[dead][n] = true;
+void Model::forget_processes_of(int n, int dead) {
   lose(wires_[dead][n]);   // fenced
   Process& p = processes_[n];
   for (auto& calls : p.calls) calls[dead] = 0;
   std::erase_if(p.tasks, [&](const Task& t) { return t.from == dead; });
+}
+
+void Model::hear_of(int n, int dead, int from) {
+  heard_[dead][n] = true;
+  forget_processes_of(n, dead);
   Actions out;
-  change(n).table.peer_down(daemon(dead), static_cast<uint64_t>(dead), out);
+  change(n).table.peer_down(daemon(dead), barrier_of(dead, from), out);
   perform(n, out);
 }
 
 void Model::close_what_all_reached() {
-  for (int k = 2; k <= count_; ++k) {
+  if (!has_controller()) return;
+  for (int k = 1; k <= count_; ++k) {
     if (!declared_[k] || closing_[k]) continue;
     bool all = true;
     for (int n = 1; n <= count_; ++n) all = all && (declared_[n] || reached_[k][n]);
     if (!all) continue;
     closing_[k] = true;
     for (int n = 2; n <= count_; ++n) {
-      if (alive(n)) wires_[1][n].push_back({nullptr, RecordKind::kClosed, static_cast<uint8_t>(k)});
+      if (alive(n) && n != head_)
+        wires_[head_][n].push_back({nullptr, RecordKind::kClosed, static_cast<uint8_t>(k)});
     }
-    close(1, k);
-    k = 1;   // that may have been what another waited for
+    close(head_, k, head_);
+    k = 0;   // that may have been what another waited for
   }
 }
 
-void Model::close(int n, int dead) {
-  closed_[dead][n] = true;
+void Model::close(int n, int dead, int from) {
   Actions out;
-  change(n).table.barrier_closed(static_cast<uint64_t>(dead), out);
+  change(n).table.barrier_closed(barrier_of(dead, from), out);
   perform(n, out);
+}
+
+// ---- The head's death and next life -------------------------------------------------------------
+
+bool Model::can_reach(int n, int m) const {
+  if (m == 1 && lost_[n]) return false;
+  if (head_ == 1) return true;
+  if (n == head_) return rejoined_[m];
+  return m != head_ || table(n).is_up(daemon(head_));
+}
+
+void Model::add_head_steps(std::vector<Step>& out) const {
+  if (head_ == 1) out.push_back({kNextHead});
+  bool all = head_ != 1;
+  for (int n = 2; n <= members_; ++n) {
+    if (!alive(n)) continue;
+    if (!lost_[n]) out.push_back({kLoseHead, static_cast<uint8_t>(n)});
+    else if (head_ != 1 && !rejoined_[n]) out.push_back({kRejoin, static_cast<uint8_t>(n)});
+    all = all && rejoined_[n];
+  }
+  if (all) out.push_back({kAllBack});
+}
+
+void Model::lose_head(int n) {
+  lost_[n] = true;
+  forget_processes_of(n, 1);
+  Actions out;
+  change(n).table.peer_away(daemon(1), out);
+  perform(n, out);
+}
+
+void Model::begin_next_head() {
+  head_ = ++count_;
+  nodes_[head_] = std::make_shared<Node>(Node{NodeTable(loss_text, daemon(head_)), {}, 0, {}});
+  NodeTable& t = nodes_[head_]->table;
+  t.table().process_joined(process(head_));
+  if (broadcast_) t.set_broadcast(1, 1, kBytes / 8);
+}
+
+void Model::rejoin(int n) {
+  rejoined_[n] = true;
+  Actions out;
+  change(head_).table.peer_up(daemon(n), out);
+  perform(head_, out);
+  wires_[head_][n].push_back({nullptr, RecordKind::kView, 0});
+}
+
+// First that this is the head now; then deaths of the last life that not all had reached.
+void Model::end_restoring() {
+  restored_ = true;
+  declare(1);
+  for (int k = 2; k <= members_; ++k) {
+    if (dead_[k] && !closing_[k]) declare(k);
+  }
 }
 
 // ---- A daemon's service -------------------------------------------------------------------------
@@ -380,13 +452,14 @@ void Model::perform_one(int n, Action& action, std::vector<ObjectId>& lost, bool
     }) > 0;
     if (!there) fail("OneOwner", fmt::format("node {} frees bytes twice", n));
   } else if (auto* tell = std::get_if<Tell>(&action)) {
-    send(n, node_of(tell->to), std::move(tell->message));
+    send(n, index_of(tell->to), std::move(tell->message));
   } else if (auto* later = std::get_if<RetryLater>(&action)) {
     retries_[n][index_of(later->id)] = true;
   } else if (auto* barrier = std::get_if<BarrierReached>(&action)) {
     auto dead = static_cast<uint8_t>(barrier->barrier);
-    if (n == 1) reached_[dead][1] = true;
-    else wires_[n][1].push_back({nullptr, RecordKind::kReached, dead});
+    if (!has_controller() || barrier_of(dead, head_) != barrier->barrier) return;   // nobody asks
+    if (n == head_) reached_[dead][n] = true;
+    else wires_[n][head_].push_back({nullptr, RecordKind::kReached, dead});
   } else if (std::holds_alternative<ForwardReady>(action)) {
     ready = true;
   }
@@ -396,7 +469,7 @@ void Model::perform_one(int n, Action& action, std::vector<ObjectId>& lost, bool
 void Model::start_pull(int n, const StartPull& pull, Actions& actions) {
   Node& node = change(n);
   auto object = static_cast<uint8_t>(index_of(pull.id));
-  Pull started{static_cast<uint8_t>(node_of(pull.from)), static_cast<uint8_t>(n), object,
+  Pull started{static_cast<uint8_t>(index_of(pull.from)), static_cast<uint8_t>(n), object,
                pull.locator, 0};
   for (const Extent& e : node.arena) {
     if (!e.whole && e.object == object) started.local = e.generation;
@@ -404,7 +477,7 @@ void Model::start_pull(int n, const StartPull& pull, Actions& actions) {
   if (started.local == 0) {
     started.local = ++node.last_generation;
     node.arena.push_back({started.local, false, object});
-    if (broadcast_) node.table.pull_started(pull.id, at(n, started.local), actions);
+    if (broadcast_) node.table.pull_started(pull.id, at(daemon(n), started.local), actions);
   }
   pulls_.push_back(started);
 }
@@ -441,7 +514,7 @@ void Model::answer(int n, const NotifyReady& ready) {
     fail("NoDangling", fmt::format("process {} gets an error for {}", n, o));
   if (e.state != ValueState::kArena) return;
   const Extent* extent = find(*nodes_[n], e.locator.generation);
-  if (e.locator.node != n || extent == nullptr || !extent->whole)
+  if (e.locator.node != node_of(daemon(n)) || extent == nullptr || !extent->whole)
     fail("NoDangling", fmt::format("process {} is sent to bytes that are not there", n));
 }
 

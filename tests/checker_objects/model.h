@@ -1,6 +1,7 @@
 // A cluster of three or four nodes and at most two objects, small enough to see every state that
 // it can reach. The tables are the real ones; wires, processes, arenas and the controller's part in
-// a death are modelled. A state is a value: a step makes a new one.
+// a death are modelled. When node 1 dies, its next life is one node more, with the same number. A
+// state is a value: a step makes a new one.
 //
 // NoDangling: while a process of a live node has a reference, or one is on its way to it, the
 // object's value is somewhere, unless a death took the last of it. OneOwner: no two live nodes own
@@ -16,10 +17,13 @@
 #include <vector>
 
 #include "objstore/node_table.h"
+#include "tests/checker/explore.h"
 
 namespace sheaf::objstore::checker {
 
-inline constexpr int kNodesMax = 4;   // numbers 1 and up; 1 is the head and never dies
+using sheaf::checker::Hash;
+
+inline constexpr int kNodesMax = 4;   // numbers 1 and up; 1 is the head, the last its next life
 inline constexpr int kObjects = 2;
 template <class T>
 using ByNode = std::array<T, kNodesMax + 1>;
@@ -27,7 +31,7 @@ template <class T>
 using ByObject = std::array<T, kObjects>;
 
 enum StepKind : uint8_t {
-  kDeliver, kEndPull, kRetry, kDeclare,                               // what is bound to happen
+  kDeliver, kEndPull, kRetry, kDeclare, kLoseHead, kNextHead, kRejoin, kAllBack,   // bound to be
   kDrop, kSend, kCall, kKeep, kFinish, kGet, kDecode, kEvict, kCrash  // what may happen
 };
 struct Step {
@@ -44,12 +48,8 @@ struct Config {
   int inner_home = 0;       // object 1, a small value, is inside object 0; 0 = there is none
   bool broadcast = false;   // one reader at a time from each node that has it, or a part of it
   int sends = 0, calls = 0, keeps = 0, gets = 0, decodes = 0, evictions = 0, crashes = 0;
+  int heads = 0;            // that die: at most one, of at most three nodes
   uint64_t limit = UINT64_MAX;   // of states
-};
-
-struct Hash {
-  uint64_t lo = 0, hi = 0;
-  bool operator==(const Hash&) const = default;
 };
 
 class Model {
@@ -63,8 +63,11 @@ class Model {
   Hash hash() const;
 
  private:
-  // kReached, kGone, kClosed: between the controller and a node; `object` is the dead one.
-  enum class RecordKind : uint8_t { kNone, kGive, kArgument, kReply, kReached, kGone, kClosed };
+  // From kReached on: between the controller and a node; `object` is the dead one. kView: the next
+  // life of the head to those who have registered again.
+  enum class RecordKind : uint8_t {
+    kNone, kGive, kArgument, kReply, kReached, kGone, kClosed, kView
+  };
   struct Message {
     ObjectMessage message;
     Hash hash;            // but for registrations, whose numbers are relative
@@ -95,7 +98,7 @@ class Model {
     uint32_t local = 0;       // generation
   };
   struct Left {
-    int8_t sends, calls, keeps, gets, decodes, evictions, crashes;
+    int8_t sends, calls, keeps, gets, decodes, evictions, crashes, heads;
   };
   // Shared between states until one of them changes it.
   struct Node {
@@ -105,8 +108,22 @@ class Model {
     mutable std::optional<Hash> hash;
   };
 
-  static ProcessId daemon(int n) { return make_process(static_cast<uint16_t>(n), 1, 1); }
-  static ProcessId process(int n) { return make_process(static_cast<uint16_t>(n), 1, 100); }
+  ProcessId process_of(int n, uint32_t which) const {
+    bool next = n > members_;
+    return make_process(static_cast<uint16_t>(next ? 1 : n), next ? 2 : 1, which);
+  }
+  ProcessId daemon(int n) const { return process_of(n, 1); }
+  ProcessId process(int n) const { return process_of(n, 100); }
+  int index_of(ProcessId daemon) const {
+    return incarnation_of(daemon) == 2 ? members_ + 1 : node_of(daemon);
+  }
+  // How a barrier is called by the controller beside head `by`.
+  static uint64_t barrier_of(int dead, int by) {
+    return (by == 1 ? uint64_t{1} : uint64_t{2}) << 32 | static_cast<uint64_t>(dead);
+  }
+  // Whether a process of n can have found one of m.
+  bool can_reach(int n, int m) const;
+  bool has_controller() const { return alive(head_) && (head_ == 1 || restored_); }
   bool alive(int n) const { return !dead_[n]; }
   const NodeTable& table(int n) const { return nodes_[n]->table; }
   Node& change(int n);
@@ -125,9 +142,15 @@ class Model {
   void evict(int n);
   void crash(int n);
   void declare(int dead);
-  void hear_of(int n, int dead);
+  void hear_of(int n, int dead, int from);
+  void forget_processes_of(int n, int dead);
+  void add_head_steps(std::vector<Step>& out) const;
+  void lose_head(int n);
+  void begin_next_head();
+  void rejoin(int n);
+  void end_restoring();
   void lose(Wire& wire);
-  void close(int n, int dead);
+  void close(int n, int dead, int from);
   void close_what_all_reached();
 
   // What a daemon's service does
@@ -158,7 +181,8 @@ class Model {
 
   ByObject<ObjectId> ids_;
   ByObject<int> homes_{};
-  int count_, objects_ = 1;     // of nodes, of objects
+  int members_, count_, objects_ = 1;   // nodes at first, with the next life of 1; objects
+  int head_ = 1;
   bool broadcast_ = false;
   ByNode<std::shared_ptr<Node>> nodes_;
   ByNode<Process> processes_;
@@ -166,7 +190,9 @@ class Model {
   std::vector<Pull> pulls_;
   ByNode<ByObject<bool>> retries_{};
   ByNode<bool> dead_{}, declared_{}, closing_{};
-  ByNode<ByNode<bool>> heard_{}, reached_{}, closed_{};   // [dead][node]
+  ByNode<ByNode<bool>> heard_{}, reached_{};   // [dead][node]
+  ByNode<bool> lost_{}, rejoined_{};           // know that node 1 is gone; are with its next life
+  bool restored_ = false;                      // and so are all that live
   bool lost_records_ = false;   // with references, whose receivers hold them until they end
   ByObject<bool> wounded_{}, excused_{};   // a death took some of it; or the last, maybe
   Left left_{};
