@@ -22,14 +22,6 @@ struct RecordedTask {
   void fields(A& a) { a(definition, deps, nested, payload); }
 };
 
-struct RecordedDefinition : TaskTemplate {
-  template <class A>
-  void fields(A& a) {
-    a(function, placement, flags, n_returns, max_retries, max_calls, generator_backpressure, method, name,
-      concurrency_group, blob);
-  }
-};
-
 bool can_be_adopted(const Task& task) {
   return !task.recorded && !task.adopted && !task.actor && task.retries_left != 0 &&
          !(task.definition->flags & kStreaming);
@@ -129,17 +121,16 @@ Task* Submitter::decode_adopted(const protocol::TaskLineage& message) {
   if (!record) return nullptr;
   auto definition = wire::decode<RecordedDefinition>(record->definition);
   if (!definition || std::max<size_t>(definition->n_returns, 1) != message.returns.size()) return nullptr;
-  auto [known, fresh] = adopted_templates_.try_emplace(record->definition, 0);
-  if (fresh) known->second = define(std::move(*definition));
+  TemplateId template_id = define(std::move(*definition));
   std::vector<Slot> deps, nested;
   for (const ObjectId& id : record->deps) deps.push_back(rt_.objects.import(id));
   for (const ObjectId& id : record->nested) nested.push_back(rt_.objects.import(id));
   Arguments args{wire::as_bytes(record->payload), deps, nested};
-  Template& t = templates_[known->second];
+  Template& t = templates_[template_id];
   Task* task = tasks_.create(static_cast<uint16_t>(message.returns.size()), args);   // takes over those counts
   task->definition = &t.definition;
   task->sched = t.sched;
-  task->template_id = known->second;
+  task->template_id = template_id;
   task->retries_left = message.runs_left;
   task->adopted = task->watched = true;
   for (uint16_t i = 0; i < task->n_returns; ++i) {

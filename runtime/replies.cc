@@ -149,7 +149,7 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
   if (sched) mark_dirty(*sched);
   peer.gave_back = head.status == ReplyStatus::kNotRun;
   if (head.status != ReplyStatus::kNotRun && head.status != ReplyStatus::kArgumentLost) {
-    double& mean = templates_[task->template_id].mean_us;
+    double& mean = *templates_[task->template_id].mean_us;
     mean = mean < 0 ? head.exec_us : mean + kMeanWeight * (head.exec_us - mean);
   }
   bool streaming = task->definition->flags & kStreaming;

@@ -20,18 +20,21 @@ constexpr double kWakeUs = 25;
 constexpr double kTinyUs = 1.5;
 
 constexpr bool is_power_of_two(uint32_t n) { return (n & (n - 1)) == 0; }
-bool is_tiny(const Template& t) { return t.mean_us >= 0 && t.mean_us < kTinyUs; }
-float estimate(const Template& t) { return static_cast<float>(std::max(t.mean_us, kTaskUsMin)); }
+bool is_tiny(const Template& t) { return *t.mean_us >= 0 && *t.mean_us < kTinyUs; }
+float estimate(const Template& t) { return static_cast<float>(std::max(*t.mean_us, kTaskUsMin)); }
 
 }  // namespace
 
 TemplateId Submitter::define(TaskTemplate definition) {
+  RecordedDefinition whole{std::move(definition)};
+  auto [known, fresh] = template_ids_.try_emplace(wire::encode(whole), static_cast<TemplateId>(templates_.size()));
+  if (!fresh) return known->second;
   Template t;
-  t.sched = definition.flags & (kActorMethod | kActorCreation) ? nullptr : intern(definition.placement);
-  t.definition = std::move(definition);
-  t.mean_us = -1;
+  t.sched = whole.flags & (kActorMethod | kActorCreation) ? nullptr : intern(whole.placement);
+  t.mean_us = &means_.try_emplace({whole.function, whole.method}, -1.0).first->second;
+  t.definition = std::move(whole);
   templates_.push_back(std::move(t));
-  return static_cast<TemplateId>(templates_.size() - 1);
+  return known->second;
 }
 
 SchedClass* Submitter::intern(const protocol::SchedulingClass& spec) {
@@ -209,7 +212,7 @@ Peer* Submitter::choose(SchedClass& c, const Template& t, Task& task) {
     if (!best || better(*p, *best)) best = p;
   }
   if (!best || best->in_flight.size < best->slots) return best;
-  bool room = t.mean_us >= 0 && best->backlog_us + t.mean_us <= kPipelineBudgetUs &&
+  bool room = *t.mean_us >= 0 && best->backlog_us + *t.mean_us <= kPipelineBudgetUs &&
               best->in_flight.size < kPipelineTasksMax;
   return room ? best : nullptr;
 }

@@ -10,6 +10,8 @@
 #include <deque>
 #include <map>
 #include <string>
+#include <unordered_map>
+#include <utility>
 
 #include "runtime/objects.h"
 #include "runtime/task.h"
@@ -19,7 +21,16 @@ namespace sheaf::runtime {
 struct Template {
   TaskTemplate definition;
   SchedClass* sched = nullptr;
-  double mean_us = 0;          // running time, exponentially weighted; negative: not measured yet
+  double* mean_us = nullptr;   // of the function's running times, exponentially weighted; negative: none measured yet
+};
+
+// A template as bytes: what is equal is one template, and what a recorded task carries.
+struct RecordedDefinition : TaskTemplate {
+  template <class A>
+  void fields(A& a) {
+    a(function, placement, flags, n_returns, max_retries, max_calls, generator_backpressure, method, name,
+      concurrency_group, blob);
+  }
 };
 
 inline constexpr double kPipelineBudgetUs = 1000;      // unanswered work at one leased worker
@@ -33,6 +44,7 @@ class Submitter {
  public:
   explicit Submitter(Runtime::Impl& rt) : rt_(rt) {}
 
+  // The number of this template; the same one for an equal template, as programs make the options of a call anew each time.
   TemplateId define(TaskTemplate definition);
   const Template& definition(TemplateId id) const { return templates_[id]; }
   void submit(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns);
@@ -111,6 +123,8 @@ class Submitter {
 
   Runtime::Impl& rt_;
   std::deque<Template> templates_;
+  std::unordered_map<std::string, TemplateId> template_ids_;   // by encoded definition
+  std::map<std::pair<FunctionId, std::string>, double> means_; // by function and method, whatever the options
   TaskPool tasks_;
   std::map<std::string, std::unique_ptr<SchedClass>> classes_;   // by encoded spec
   std::vector<SchedClass*> by_id_;
@@ -127,7 +141,6 @@ class Submitter {
     protocol::TaskLineage task;
   };
   std::map<ObjectId, Adoption> adoptions_;
-  std::map<std::string, TemplateId> adopted_templates_;   // by encoded definition
   std::string scratch_;
 };
 

@@ -3,6 +3,7 @@
 #include <numeric>
 #include <set>
 
+#include "runtime/impl.h"
 #include "tests/runtime/cluster_fixture.h"
 
 namespace testlib {
@@ -36,6 +37,30 @@ TEST_F(TasksTest, TenThousandPipelined) {
   for (int64_t i = 0; i < 10000; ++i) refs.push_back(remote_square.remote(i));
   auto values = sheaf::get(refs, 60s);
   for (int64_t i = 0; i < 10000; ++i) ASSERT_EQ(values[static_cast<size_t>(i)], i * i);
+}
+
+// Programs make the options of a call anew each time: what is measured of a function must hold for all of them, as tasks
+// of a template that was never measured go to a worker one at a time.
+TEST_F(TasksTest, EqualTemplatesAreOneAndNamesShareMeasurements) {
+  auto& rt = *sheaf::runtime::Runtime::current();
+  sheaf::runtime::TaskTemplate plain;
+  plain.function = {7, 7};
+  plain.name = "some name";
+  sheaf::runtime::TaskTemplate other_name = plain, other_function = plain, other_resources = plain;
+  other_name.name = "another name";
+  other_function.function = {7, 8};
+  other_resources.placement.resources["CPU"] = 20000;
+  auto id = rt.define_template(plain);
+  EXPECT_EQ(rt.define_template(plain), id);
+  EXPECT_NE(rt.define_template(other_name), id);
+  EXPECT_NE(rt.define_template(other_resources), id);
+  auto mean = [&](const sheaf::runtime::TaskTemplate& t) {
+    return rt.impl().submitter.definition(rt.define_template(t)).mean_us;
+  };
+  EXPECT_EQ(mean(other_name), mean(plain));
+  EXPECT_EQ(mean(other_resources), mean(plain));
+  EXPECT_NE(mean(other_function), mean(plain));
+  EXPECT_LT(*mean(plain), 0) << "never run";
 }
 
 TEST_F(TasksTest, LargeArgumentsAndResults) {
