@@ -13,6 +13,7 @@
 #include <climits>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 namespace sheaf::transport {
 namespace {
@@ -21,6 +22,13 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kPausesPerLook = 8;  // at the clock, which costs as much as a few pauses
 constexpr int kPausesPerYield = 16;
+// A yield that took as long gave the core to a program that has nothing to do with us. Linux puts
+// who yields behind everybody else on the core, for a time slice each, while it lets a sleeper in
+// soon after its wake: then a thread sleeps at once, for so many times what it has lost.
+constexpr auto kLongYieldMin = std::chrono::microseconds(100);
+constexpr int kLongYieldSpins = 4;  // of SpinPolicy::yield_spin
+constexpr int kYieldRest = 32;
+thread_local Clock::time_point t_no_yield_before;
 
 void cpu_pause() {
 #if defined(__x86_64__)
@@ -181,8 +189,10 @@ bool Bell::spin(std::chrono::nanoseconds budget) {
 
 bool Bell::spin_before_sleep(Clock::time_point deadline) {
   if (spin_.pause_spin.count() > 0 && spin(spin_.pause_spin)) return true;
-  if (spin_.yield_spin.count() > 0) {
-    auto end = std::min(Clock::now() + spin_.yield_spin, deadline);
+  auto now = Clock::now();
+  if (spin_.yield_spin.count() > 0 && now >= t_no_yield_before) {
+    auto end = std::min(now + spin_.yield_spin, deadline);
+    auto long_yield = std::max<Clock::duration>(kLongYieldMin, kLongYieldSpins * spin_.yield_spin);
     do {
       for (int i = 0; i < kPausesPerYield; ++i) {
         cpu_pause();
@@ -191,8 +201,12 @@ bool Bell::spin_before_sleep(Clock::time_point deadline) {
       if (self_wake_.load(std::memory_order_relaxed) != 0) return true;
       // Whom we wait for may be queued behind us on this core.
       sched_yield();
+      auto before = std::exchange(now, Clock::now());
+      bool lost = now - before > long_yield;
+      if (lost) t_no_yield_before = now + kYieldRest * (now - before);
       if (any_ready()) return true;
-    } while (Clock::now() < end);
+      if (lost) break;
+    } while (now < end);
   }
   return self_wake_.load(std::memory_order_relaxed) != 0;
 }

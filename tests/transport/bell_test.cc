@@ -3,6 +3,8 @@
 
 #include <dirent.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -179,6 +181,42 @@ TEST(BellTest, SpinEndsWithTheBudgetOrTheFirstBit) {
   EXPECT_FALSE(bell.spin(std::chrono::microseconds(50)));
   BellRinger(f.block, 5).ring();
   EXPECT_TRUE(bell.spin(seconds(30)));
+}
+
+// Who yields among busy programs waits for a time slice of each of them, each time.
+TEST(BellTest, AmongBusyProgramsAWaiterDoesNotGoOnYielding) {
+  BellFixture f;
+  cpu_set_t usual, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof usual, &usual), 0);
+  CPU_ZERO(&one);
+  int cpu = 0;
+  while (!CPU_ISSET(cpu, &usual)) ++cpu;
+  CPU_SET(cpu, &one);
+  std::atomic<bool> stop{false};
+  std::atomic<long> switches{0};
+  constexpr int kWaits = 200;
+  auto waiter = [&] {
+    Bell bell(f.block, {std::chrono::nanoseconds(0), std::chrono::microseconds(20)});
+    rusage before, after;
+    getrusage(RUSAGE_THREAD, &before);
+    auto deadline = std::chrono::steady_clock::now() + kEarly;
+    for (int i = 0; i < kWaits; ++i) bell.spin_before_sleep(deadline);
+    getrusage(RUSAGE_THREAD, &after);
+    switches = after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw;
+    stop = true;
+  };
+  auto pinned = [&](auto work) {
+    std::thread thread([&, work] {
+      sched_setaffinity(0, sizeof one, &one);
+      work();
+    });
+    return thread;
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i) threads.push_back(pinned([&] { while (!stop) {} }));
+  threads.push_back(pinned(waiter));
+  for (auto& thread : threads) thread.join();
+  EXPECT_LT(switches, kWaits / 2);
 }
 
 TEST(BellTest, TheMeasuredWakeCostIsWithinItsClamp) {
