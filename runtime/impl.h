@@ -40,6 +40,12 @@ struct Runtime::Impl {
   void show_log(const protocol::LogLines& lines);
   void show_warning(const std::string& text);
 
+  // Lock held, after a call was submitted: handles replies that have come, which make room for more calls. Some calls
+  // at once: whoever submits in a loop gets each reply alone else, and pays as much for the look as for the reply.
+  void drain_now_and_then() {
+    if (++submitted % kSubmitsPerDrain == 0) progress.drain_if_ready();
+  }
+
   // ---- For the facade.
   WaitOutcome wait_ready(std::span<const Slot> slots, size_t needed, Deadline deadline);
   // Until the argument is here, or (for tasks that can be given back) it is known that its bytes are lost.
@@ -70,6 +76,8 @@ struct Runtime::Impl {
   std::atomic<bool> closed{false};
   std::atomic<int> blocked_threads{0};
   uint64_t next_sequence = 1;        // actor and group ids
+  static constexpr uint32_t kSubmitsPerDrain = 16;
+  uint32_t submitted = 0;
 };
 
 // Holds the runtime's lock for a scope.

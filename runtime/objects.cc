@@ -231,8 +231,9 @@ void Objects::flush(bool all) {
 // Values contain references to values: a work list, as a chain of a million would overflow the stack.
 void Objects::destroy(Slot slot) {
   at(slot).refs = 1;   // its count until it is erased
-  dying_.push_back(slot);
-  if (std::exchange(destroying_, true)) return;
+  if (destroying_) return dying_.push_back(slot);
+  destroying_ = true;
+  erase_one(slot);
   while (!dying_.empty()) {
     Slot next = dying_.back();
     dying_.pop_back();

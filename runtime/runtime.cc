@@ -308,7 +308,7 @@ Status Runtime::submit(TemplateId id, const Arguments& args, uint64_t parent, Sl
   if (impl_->closed || impl_->progress.disconnected()) return gone();
   Locked guard(*impl_);
   impl_->submitter.submit(id, args, parent, returns);
-  impl_->progress.drain_if_ready();
+  impl_->drain_now_and_then();
   return Status::ok();
 }
 
@@ -400,7 +400,7 @@ Status Runtime::submit_method(const ActorId& actor, TemplateId method, const Arg
   if (impl_->closed || impl_->progress.disconnected()) return gone();
   Locked guard(*impl_);
   Status status = impl_->actors.submit(actor, method, args, max_task_retries, max_pending, parent, returns);
-  impl_->progress.drain_if_ready();
+  impl_->drain_now_and_then();
   return status;
 }
 
