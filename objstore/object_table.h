@@ -156,6 +156,8 @@ class ObjectTable {
   // Every lane was drained once since the last call. Frees what nobody held then and now. True:
   // there are further candidates, so drain and call again before sleeping.
   bool quiesce(Actions& out);
+  // The next calls of quiesce() may free something.
+  bool has_candidates() const { return !fresh_.empty() || !aged_.empty(); }
 
   // ---- Spilling
   // `may_spill`: asked for each object in the arena, least recently used first, until

@@ -143,6 +143,7 @@ bool Store::quiesce() {
   Actions actions;
   bool more = table_.quiesce(actions);
   perform(actions);
+  if (!more && std::exchange(settling_, false)) serve_waiting();
   return more;
 }
 

@@ -306,6 +306,7 @@ class Store : public transport::RangeGuard {
   TimePoint now_{};                                              // of the latest call that had one
   bool expecting_ = false;
   bool poll_soon_ = false;  // room was made, and somebody waits for it
+  bool settling_ = false;   // somebody waits for what is about to be freed
   TimePoint spill_retry_at_{};                                   // after a failed spill
   std::string trouble_;  // why the last spill or growth failed
   uint64_t spilling_bytes_ = 0;

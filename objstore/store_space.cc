@@ -9,6 +9,9 @@ namespace sheaf::objstore {
 namespace {
 
 constexpr std::chrono::milliseconds kSpillRetry{500};   // after a disk said no
+// From this size on a request waits for what was dropped just before it: memory that is new costs
+// many times more than memory that was written lately.
+constexpr uint64_t kSettleBytes = 8ull << 20;
 
 }  // namespace
 
@@ -51,6 +54,12 @@ std::optional<Result<Locator>> Store::place_or_wait(const Waiting& w) {
   if (w.payload_bytes > capacity || w.bytes() > capacity) {
     return Status(StatusCode::kOutOfMemory,
                   "larger than the whole object store: " + describe_usage(w.payload_bytes));
+  }
+  if (w.kind == WaitKind::kExtent && w.bytes() >= kSettleBytes && waiting_.empty() &&
+      table_.has_candidates()) {
+    waiting_.push_back(w);  // served by quiesce(), or by poll() if that comes first
+    settling_ = true;
+    return std::nullopt;
   }
   // First come, first served; but a small request does not wait behind a large one.
   if (waiting_.empty() || w.bytes() < waiting_.front().bytes()) {

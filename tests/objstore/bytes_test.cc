@@ -4,6 +4,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "objstore/checksum.h"
@@ -27,6 +28,26 @@ TEST(CopyTest, CopiesExactlyTheGivenBytes) {
       for (size_t i = 0; i < 64; ++i) ASSERT_EQ(target[skew + size + i], 0xee);
     }
   }
+}
+
+// Each thread of many copies while others do, with more threads than cores.
+TEST(CopyTest, LargeCopiesAreSharedByThreads) {
+  constexpr size_t kSize = kParallelCopyBytes + 5 * 1024 * 1024 + 77;
+  std::mt19937_64 random(9);
+  std::vector<uint64_t> source(kSize / 8 + 2);
+  for (auto& word : source) word = random();
+  auto client = [&](size_t skew) {
+    std::vector<unsigned char> target(kSize + 192, 0xee);
+    for (size_t size : {kParallelCopyBytes, kParallelCopyBytes + 1, kSize}) {
+      copy_to_arena(target.data() + skew, source.data(), size);
+      EXPECT_EQ(std::memcmp(target.data() + skew, source.data(), size), 0) << size << " " << skew;
+      for (size_t i = 0; i < 64; ++i) EXPECT_EQ(target[skew + size + i], 0xee);
+      std::fill(target.begin() + static_cast<ptrdiff_t>(skew), target.end(), 0xee);
+    }
+  };
+  std::vector<std::thread> clients;
+  for (size_t skew : {0, 5, 64}) clients.emplace_back(client, skew);
+  for (auto& c : clients) c.join();
 }
 
 TEST(ChecksumTest, KnownVectors) {

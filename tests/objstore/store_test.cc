@@ -113,6 +113,25 @@ TEST(StoreTest, ReleasedPinLetsTheWaitingAllocationThrough) {
   EXPECT_EQ(h.get(kA, id(1), false).state, ValueState::kSpilled);
 }
 
+// New memory costs many times more than memory that was written a moment ago.
+TEST(StoreTest, LargeRequestGetsThePlaceOfWhatWasDroppedJustBefore) {
+  StoreHarness h(64 * kMiB);
+  h.join(kA);
+  auto first = h.put(kA, id(1), 12 * kMiB);
+  ASSERT_TRUE(first);
+  for (uint64_t n = 2; n <= 5; ++n) {
+    h.drop(kA, id(n - 1));
+    ASSERT_FALSE(h.store->alloc_extent(kA, 70 + n, 12 * kMiB, std::chrono::seconds(5), h.now()));
+    while (h.store->quiesce()) {}
+    ASSERT_TRUE(h.answers.contains(70 + n)) << "answered in the round that freed it";
+    auto place = h.answers.at(70 + n);
+    ASSERT_TRUE(place);
+    EXPECT_EQ(place->offset, first->offset);
+    seal_header(h.base(), *place, id(n));
+    ASSERT_TRUE(h.store->seal(kA, id(n), *place, 0, {}).is_ok());
+  }
+}
+
 TEST(StoreTest, SmallRequestsOvertakeALargeOneThatWaits) {
   StoreHarness h(16 * kMiB, false);
   h.join(kA);
