@@ -14,8 +14,9 @@ if(SHEAF_BUILD_TESTS)
 endif()
 find_package(PkgConfig QUIET)
 
-# sheaf_optional_module(<name> <pkg-config name or ""> <header> <meaning when absent>): looks, remembers a line for the
-# closing table, sets SHEAF_HAVE_<NAME>.
+# sheaf_optional_module(<name> <pkg-config name or ""> <header> <meaning when absent> [<meaning when found>]): looks,
+# remembers a line for the closing table, sets SHEAF_HAVE_<NAME>. What is used is linked as pkg-config says: a header
+# alone does not count.
 function(sheaf_optional_module name package header meaning)
   string(TOUPPER ${name} upper)
   set(version "")
@@ -27,7 +28,7 @@ function(sheaf_optional_module name package header meaning)
       set(version ${SHEAF_${upper}_VERSION})
     endif()
   endif()
-  if(NOT found)
+  if(NOT found AND NOT ARGN)
     find_path(SHEAF_${upper}_HEADER_DIR ${header}
       HINTS $ENV{${upper}_HOME} PATHS /usr/local/cuda/include PATH_SUFFIXES include)
     if(SHEAF_${upper}_HEADER_DIR)
@@ -37,6 +38,9 @@ function(sheaf_optional_module name package header meaning)
   set(SHEAF_HAVE_${upper} ${found} PARENT_SCOPE)
   if(found)
     set(line "found ${version}, but nothing here uses it yet")
+    if(ARGN)
+      set(line "found ${version}: ${ARGN}")
+    endif()
   else()
     set(line "not found: ${meaning}")
   endif()
@@ -49,7 +53,8 @@ sheaf_optional_module(MPI "ompi-cxx" mpi.h "mpirun is still supported as a launc
 sheaf_optional_module(PMIx pmix pmix.h "addresses of a job are exchanged through a 0600 file on a shared directory")
 sheaf_optional_module(CUDA "" cuda.h "GPUs are counted and assigned, device objects live on fake devices only")
 sheaf_optional_module(liburing liburing liburing.h "spilling to disk uses pread and pwrite in a thread")
-sheaf_optional_module(hwloc hwloc hwloc.h "cores and NUMA nodes are read from /sys without hwloc")
+sheaf_optional_module(hwloc hwloc hwloc.h "all CPUs count as one NUMA node, workers are not bound to CPUs"
+  "workers run close to their memory, GPUs and network cards")
 
 function(sheaf_print_optional_modules)
   message(STATUS "Sheaf ${PROJECT_VERSION}, ${CMAKE_BUILD_TYPE}; optional modules:")

@@ -23,6 +23,9 @@ constexpr ConfigKey kSchema[] = {
      "process: the newest task, then the newest actor. 1 turns this off."},
     {"memory.check_every", kDuration, "250ms", kMs, 3600 * kSecond,
      "How often the memory in use is looked at."},
+    {"node.topology", kString, "", 0, 0,
+     "What stands for this machine's hardware: a file that `lstopo --of xml` wrote, or "
+     "`synthetic:` and hwloc's short form; empty looks at the machine."},
     {"node.labels", kString, "", 0, 0, "Labels of the node for scheduling: `key=value,key=value`."},
     {"cluster.lease", kDuration, "3s", 300 * kMs, 600 * kSecond,
      "A node that the head has not heard of for so long is dead; it stops itself a little earlier. "
@@ -58,6 +61,10 @@ constexpr ConfigKey kSchema[] = {
     {"scheduler.starve_after", kDuration, "10ms", 0, 3600 * kSecond,
      "Tasks that wait longer make others give leases back; actors and placement groups do so at "
      "once."},
+    {"scheduler.binding", kString, "auto", 0, 0,
+     "Which CPUs workers run on. auto: where there are several NUMA nodes, one for each lease with "
+     "a CPU or more, the GPU's for one with a GPU; numa: for fractions of a CPU too; core: CPUs of "
+     "its own for a lease with a whole number of them; none: all."},
     {"scheduler.warn_interval", kDuration, "30s", kSecond, 86400 * kSecond,
      "How often a request that cannot be met is reported to its driver."},
     {"tasks.events_kept", kInt, "10000", 0, 1e8,

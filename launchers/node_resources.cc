@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fmt/format.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "launchers/cpu_affinity.h"
 #include "objstore/memory_limit.h"
 
 namespace sheaf::launchers {
@@ -77,9 +77,7 @@ std::string host_name() {
 }
 
 uint32_t available_cpus(const NodeSources& sources) {
-  cpu_set_t set;
-  double cpus =
-      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+  double cpus = static_cast<double>(allowed_cpus().size());
   std::ifstream file(sources.proc_cgroup);
   for (std::string line; std::getline(file, line);) {
     size_t a = line.find(':'), b = line.find(':', a + 1);

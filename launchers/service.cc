@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "core/version.h"
 #include "launchers/child_process.h"
+#include "launchers/cpu_affinity.h"
 #include "launchers/service_send.h"
 #include "objstore/memory_limit.h"
 
@@ -100,6 +101,19 @@ Result<std::unique_ptr<Service>> Service::create(ServiceOptions options) {
   return service;
 }
 
+// Before any of its memory is there. Best effort: a sandbox may forbid it, and a topology from a
+// file may name memories that are not here.
+void Service::spread_arena() {
+  std::vector<uint32_t> memories;
+  if (!options_.topology) return;
+  for (const scheduler::NumaNode& node : options_.topology->numa) {
+    if (!node.memories.empty()) memories.push_back(node.memories.front());
+  }
+  if (memories.size() < 2) return;
+  Status spread = interleave({arena_->write_base(), arena_->bytes()}, memories);
+  if (!spread) SHEAF_LOG(log_, kInfo, "the object store's {}", spread.to_string());
+}
+
 Status Service::create_store() {
   const Config& config = *options_.config;
   uint64_t bytes = config.get_bytes("store.memory");
@@ -109,6 +123,7 @@ Status Service::create_store() {
     arena_options.first_backing = objstore::ArenaBacking::kMemfd;
   SHEAF_ASSIGN(auto arena, objstore::Arena::create(bytes, arena_options));
   arena_ = std::make_unique<objstore::Arena>(std::move(arena));
+  spread_arena();
 
   objstore::StoreOptions store;
   store.arena = arena_.get();
@@ -178,6 +193,9 @@ Status Service::create_agent() {
   if (options_.cluster) agent.number = static_cast<uint16_t>(self_.node);
   agent.total = offer_.resources;
   agent.labels = offer_.labels;
+  agent.topology = options_.topology;
+  SHEAF_ASSIGN(agent.binding,
+               scheduler::parse_binding_mode(config.get_string("scheduler.binding")));
   agent.max_workers = static_cast<uint32_t>(config.get_int("workers.max"));
   agent.warm_workers = static_cast<uint32_t>(config.get_int("workers.warm"));
   agent.idle_timeout = config.get_duration("workers.idle_timeout");
@@ -214,6 +232,11 @@ Status Service::create_parts() {
   SHEAF_TRY(create_store());
   if (mesh_ && controller_) expect_members();
   SHEAF_ASSIGN(offer_, node_offer(*options_.config, options_.overrides, node_id_, arena_->bytes()));
+  own_cpus_ = allowed_cpus();
+  if (options_.topology) {
+    offer_.labels.try_emplace("sheaf.io/numa-nodes",
+                              std::to_string(options_.topology->numa.size()));
+  }
 
   ClientHooks hooks;
   hooks.drain = [this](Client& c) { drain_lane(c, SIZE_MAX); };

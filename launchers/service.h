@@ -67,6 +67,7 @@ struct ServiceOptions {
   SessionDirectory* session = nullptr;
   EventLoop* loop = nullptr;
   NodeOverrides overrides;
+  std::shared_ptr<const scheduler::Topology> topology;
   bool head = true;
   bool embedded = false;  // one driver's cluster: nothing is journaled, it ends with the driver
   pid_t owner_pid = 0;    // embedded: that driver
@@ -134,6 +135,7 @@ class Service {
   Status create_parts();
   Status create_controller();
   Status create_store();
+  void spread_arena();
   Status create_agent();
 
   // ---- Rounds (service.cc)
@@ -194,6 +196,7 @@ class Service {
   void perform(scheduler::AgentAction& action);
   void perform(scheduler::ControllerAction& action);
   void act(scheduler::SpawnWorker& a);
+  void bind(ProcessId process, const std::optional<scheduler::CpuList>& cpus);
   void act(scheduler::GrantLease& a);
   void grant_elsewhere(scheduler::GrantLease& a);
   void act(scheduler::RecallLease& a);
@@ -288,6 +291,8 @@ class Service {
   NodeId node_id_;
   PeerId self_{kHeadNumber, 1};  // number and incarnation
   NodeOffer offer_;
+  scheduler::CpuList own_cpus_;     // what a worker that is not bound may run on
+  bool binding_failed_ = false;     // said so once
   std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
   std::unique_ptr<transport::LaneRegion> region_;
   std::unique_ptr<objstore::Arena> arena_;

@@ -1,6 +1,7 @@
 // Service: performing what the agent and the controller decided.
 #include <fmt/format.h>
 
+#include "launchers/cpu_affinity.h"
 #include "launchers/service.h"
 #include "launchers/service_send.h"
 
@@ -37,7 +38,19 @@ void Service::act(scheduler::SpawnWorker& a) {
   spawner_->spawn(a.token, a.key, job->second.spec);
 }
 
+// Before anybody is told that it may be used.
+void Service::bind(ProcessId process, const std::optional<scheduler::CpuList>& cpus) {
+  if (!cpus) return;
+  Client* worker = clients_->find(process);
+  if (worker == nullptr || worker->dead) return;
+  Status bound = run_on(worker->pid, cpus->empty() ? own_cpus_ : *cpus);
+  if (bound || bound.code() == StatusCode::kNotFound) return;
+  // Its cpuset has changed since we looked, or a sandbox forbids it: it runs where it ran.
+  if (!std::exchange(binding_failed_, true)) log_.warning(bound.to_string());
+}
+
 void Service::act(scheduler::GrantLease& a) {
+  bind(a.worker, a.bind);
   if (!is_here(a.client)) return grant_elsewhere(a);
   Client* client = clients_->alive(a.client);
   if (client == nullptr) return;
@@ -90,6 +103,7 @@ void Service::act(scheduler::RefuseLease& a) {
 }
 
 void Service::act(scheduler::StartActor& a) {
+  bind(a.worker, a.bind);
   send(a.worker, MessageType::kActorStart,
        protocol::ActorStart{*a.spec, a.incarnation, a.job, a.devices});
 }

@@ -17,8 +17,9 @@ constexpr auto kFlushWait = std::chrono::milliseconds(200);
 constexpr auto kGatherWait = std::chrono::milliseconds(2000);
 
 // What every node knows of itself: an answer has the rows of all.
-constexpr std::array<std::string_view, 7> kOfEveryNode = {
-    "tasks", "objects", "workers", "pins", "logs", "runtime_envs", "cluster_events"};
+constexpr std::array<std::string_view, 8> kOfEveryNode = {
+    "tasks", "objects",      "workers",        "pins",
+    "logs",  "runtime_envs", "cluster_events", "topology"};
 // What the controller knows.
 constexpr std::array<std::string_view, 6> kOfTheHead = {
     "nodes", "actors", "jobs", "placement_groups", "cluster_resources", "available_resources"};

@@ -17,6 +17,8 @@
 
 #include "core/json.h"
 #include "core/version.h"
+#include "launchers/cpu_affinity.h"
+#include "launchers/discover_topology.h"
 #include "launchers/join.h"
 #include "launchers/service.h"
 
@@ -42,6 +44,7 @@ struct Options {
   bool daemonise = false;
   bool keep_logs = false;
   bool dumpable = false;
+  bool print_topology = false;
 };
 
 void declare_options(CLI::App& app, Options& o) {
@@ -72,6 +75,8 @@ void declare_options(CLI::App& app, Options& o) {
   app.add_flag("--daemonize", o.daemonise, "Serve in the background; returns when serving");
   app.add_flag("--keep-logs", o.keep_logs, "Leave logs and journal behind");
   app.add_flag("--dumpable", o.dumpable, "Permit debuggers and core files");
+  app.add_flag("--topology", o.print_topology,
+               "Print what is seen of this machine's hardware, as JSON, and leave");
   app.add_option("--python", o.warm.python,
                  "Interpreter whose template process is started at once");
   app.add_option("--python-path", o.warm.sys_path, "Where that interpreter finds sheaf")
@@ -231,6 +236,23 @@ Status prepare_cluster(const Options& o, const SessionDirectory& session, const 
   return {};
 }
 
+Result<scheduler::Topology> own_topology(const Config& config, bool all_devices) {
+  TopologySources sources;
+  sources.all_devices = all_devices;
+  sources.description = config.get_string("node.topology");
+  sources.allowed = allowed_cpus();
+  return discover_topology(sources);
+}
+
+Status print_topology(const Options& o) {
+  SHEAF_ASSIGN(Config config, load_config(o));
+  SHEAF_ASSIGN(auto mode, scheduler::parse_binding_mode(config.get_string("scheduler.binding")));
+  SHEAF_ASSIGN(auto topology, own_topology(config, true));
+  scheduler::Binder binder(std::make_shared<scheduler::Topology>(std::move(topology)), mode);
+  std::cout << topology_json(binder) << std::endl;
+  return {};
+}
+
 Status run(const Options& o, std::function<void(std::string)> on_ready) {
   SHEAF_ASSIGN(Config config, load_config(o));
   SHEAF_ASSIGN(LogLevel level, parse_log_level(config.get_string("log.level")));
@@ -259,6 +281,9 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   options.config = &config;
   options.session = &session;
   options.loop = loop.get();
+  // While there is one thread: it reads the environment.
+  SHEAF_ASSIGN(auto topology, own_topology(config, false));
+  options.topology = std::make_shared<const scheduler::Topology>(std::move(topology));
   options.overrides = o.overrides;
   options.overrides.num_cpus = o.num_cpus;
   options.overrides.num_gpus = o.num_gpus;
@@ -324,6 +349,11 @@ int main(int argc, char** argv) {
   declare_options(app, options);
   CLI11_PARSE(app, argc, argv);
 
+  if (options.print_topology) {
+    Status printed = print_topology(options);
+    if (!printed) std::cerr << "sheafd: " << printed.to_string() << std::endl;
+    return printed ? 0 : 1;
+  }
   umask(077);
   pid_t starter = getppid();
   if (options.embedded && options.owner_pid == 0) options.owner_pid = starter;

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/metrics.h"
+#include "launchers/discover_topology.h"
 
 namespace sheaf::launchers {
 
@@ -113,6 +114,7 @@ Result<protocol::StateReply> StateReporter::report(const protocol::StateQuery& q
       {"pins", &StateReporter::pins},
       {"logs", &StateReporter::logs},
       {"runtime_envs", &StateReporter::runtime_envs},
+      {"topology", &StateReporter::topology},
       {"cluster_events", &StateReporter::events}};
   if (auto it = kLists.find(query.what); it != kLists.end()) {
     return list(query, [this, member = it->second](const auto& take) { (this->*member)(take); });
@@ -271,6 +273,7 @@ void StateReporter::workers(const std::function<bool(Row&&)>& take) const {
     if (w != s_.agent_->workers().end()) {
       row.text("state", name_of(kWorkerStates, w->second.state)).flag("blocked", w->second.blocked);
       row.text("actor_id", hex_or_empty(w->second.actor)).text("language", w->second.key.language);
+      row.text("cpus", scheduler::to_text(w->second.bound));
     } else {
       row.text("state", "CONNECTED");
     }
@@ -294,6 +297,13 @@ void StateReporter::jobs(const std::function<bool(Row&&)>& take) const {
     row.number("start_time_ms", wall_ms(job.started)).number("end_time_ms", wall_ms(job.ended));
     if (!take(std::move(row))) return;
   }
+}
+
+void StateReporter::topology(const std::function<bool(Row&&)>& take) const {
+  Row row;
+  row.text("node_id", to_hex(s_.node_id_)).text("hostname", s_.offer_.hostname);
+  row.json("topology", topology_json(s_.agent_->binder()));
+  take(std::move(row));
 }
 
 void StateReporter::groups(const std::function<bool(Row&&)>& take) const {

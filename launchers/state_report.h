@@ -55,6 +55,7 @@ class StateReporter {
   void objects(const std::function<bool(Row&&)>& take) const;
   void workers(const std::function<bool(Row&&)>& take) const;
   void jobs(const std::function<bool(Row&&)>& take) const;
+  void topology(const std::function<bool(Row&&)>& take) const;
   void groups(const std::function<bool(Row&&)>& take) const;
   void pins(const std::function<bool(Row&&)>& take) const;
   void logs(const std::function<bool(Row&&)>& take) const;

@@ -17,7 +17,10 @@ using protocol::ErrorRecord;
 using protocol::StrategyKind;
 
 Agent::Agent(AgentConfig config)
-    : config_(std::move(config)), pool_(config_.total), cluster_(config_.number) {}
+    : config_(std::move(config)), pool_(config_.total),
+      binder_(config_.topology, config_.binding), cluster_(config_.number) {
+  pool_.set_distances(config_.topology);
+}
 
 AgentActions Agent::handle(const AgentEvent& event, Time now) {
   now_ = std::max(now_, now);

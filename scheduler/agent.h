@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/variant.h"
+#include "scheduler/binder.h"
 #include "scheduler/node_messages.h"
 #include "scheduler/protocol.h"
 #include "scheduler/resources.h"
@@ -31,6 +32,8 @@ struct AgentConfig {
   uint16_t number = 0;
   ResourceMap total;
   Labels labels;
+  std::shared_ptr<const Topology> topology;   // null: nothing is bound to CPUs
+  BindingMode binding = BindingMode::kNone;
   uint32_t max_workers = 1024;            // processes, whatever they do
   uint32_t max_spawns_in_flight = 0;      // 0: as many as there are CPUs, at least 2
   uint32_t warm_workers = 0;              // idle workers kept; 0: as many as there are CPUs
@@ -170,12 +173,15 @@ struct SpawnWorker {
   uint64_t token = 0;
   PoolKey key;
 };
+// `bind`: the worker has to run on these CPUs (empty: on all of the node's) before the client or
+// the actor may use it; nothing: it does already.
 struct GrantLease {
   ProcessId client = 0;
   uint32_t class_id = 0;
   uint64_t lease = 0;
   ProcessId worker = 0;
   Devices devices;
+  std::optional<CpuList> bind = {};
 };
 struct RecallLease {
   ProcessId client = 0;
@@ -194,6 +200,7 @@ struct StartActor {
   ProcessId worker = 0;
   Devices devices;
   std::shared_ptr<const protocol::ActorSpec> spec;
+  std::optional<CpuList> bind = {};
 };
 // kill -9; `cause` is what its peers are told.
 struct KillWorker {
@@ -237,6 +244,7 @@ struct Holding {
   Allocation allocation;
   std::optional<std::pair<PlacementGroupId, int32_t>> bundle;   // else from the node
   ResourceAmount lent_cpu = 0;   // given back while its worker is blocked
+  Binding binding;               // of its worker; CPUs that are its own are lent as well
 };
 
 enum class WorkerState : uint8_t { kIdle = 0, kLeased = 1, kActor = 2, kExiting = 3, kDying = 4 };
@@ -248,6 +256,7 @@ struct WorkerInfo {
   ActorId actor;                     // kActor
   uint32_t actor_incarnation = 0;
   Devices devices;                   // once it has seen devices it serves only the same ones
+  CpuList bound;                     // the CPUs it runs on, until it is bound anew; empty: all
   bool used = false;                 // user code may have run in it
   bool blocked = false;
   bool kill_sent = false;
@@ -345,6 +354,7 @@ class Agent {
 
   const AgentConfig& config() const { return config_; }
   const ResourcePool& resources() const { return pool_; }
+  const Binder& binder() const { return binder_; }
   const std::map<ProcessId, WorkerInfo>& workers() const { return workers_; }
   const std::map<uint64_t, LeaseInfo>& leases() const { return leases_; }
   const std::map<FlowKey, FlowInfo>& flows() const { return flows_; }
@@ -424,7 +434,10 @@ class Agent {
 
   // Workers (agent_pool.cc).
   // Never `client`: what asks for a lease is to wait for another process, not for itself.
-  WorkerInfo* idle_worker(const PoolKey& key, const Devices& devices, ProcessId client = 0);
+  WorkerInfo* idle_worker(const PoolKey& key, const Devices& devices, const Binding& binding,
+                          ProcessId client = 0);
+  Binding binding_for(const ResourceMap& request, const Devices& devices) const;
+  std::optional<CpuList> bind(WorkerInfo& worker, Holding& holding, Binding binding);
   void occupy(WorkerInfo& worker, WorkerState state, const Devices& devices);
   void make_idle(WorkerInfo& worker);
   void kill(WorkerInfo& worker, protocol::ErrorRecord cause);
@@ -465,7 +478,8 @@ class Agent {
   void grant_leases(Pass& pass);
   std::optional<FlowKey> next_in_turn(const Pass& pass) const;
   bool try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow);
-  void grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holding holding);
+  void grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holding holding,
+             Binding binding);
   bool plan_spawn(Pass& pass, const PoolKey& key, Holding holding);
   void request_spawns(const Pass& pass);
 
@@ -485,6 +499,7 @@ class Agent {
 
   AgentConfig config_;
   ResourcePool pool_;
+  Binder binder_;
   std::map<ProcessId, WorkerInfo> workers_;
   std::map<uint64_t, LeaseInfo> leases_;
   std::map<FlowKey, FlowInfo> flows_;

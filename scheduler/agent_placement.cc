@@ -270,6 +270,7 @@ bool Agent::try_reserve(const WaitingPlacement& wait) {
   group.attempt = wait.attempt;
   for (auto& [index, allocation] : *taken) {
     ResourcePool pool(allocation);
+    pool.set_distances(config_.topology);
     group.bundles.emplace(index, BundleInfo{std::move(allocation), std::move(pool)});
   }
   tell(GroupReserved{wait.group, wait.attempt, true});
@@ -295,7 +296,7 @@ std::optional<Holding> Agent::take(const ResourceMap& request, const Strategy& s
   if (strategy.kind != StrategyKind::kPlacementGroup) {
     std::optional<Allocation> allocation = pool_.take(request);
     if (!allocation) return std::nullopt;
-    return Holding{std::move(*allocation), std::nullopt, 0};
+    return Holding{std::move(*allocation), std::nullopt, 0, {}};
   }
   auto group = groups_.find(strategy.group);
   if (group == groups_.end() || group->second.releasing) return std::nullopt;
@@ -304,7 +305,7 @@ std::optional<Holding> Agent::take(const ResourceMap& request, const Strategy& s
     std::optional<Allocation> allocation = bundle.pool.take(request);
     if (!allocation) continue;
     ++bundle.users;
-    return Holding{std::move(*allocation), std::pair(strategy.group, index), 0};
+    return Holding{std::move(*allocation), std::pair(strategy.group, index), 0, {}};
   }
   return std::nullopt;
 }
@@ -338,6 +339,7 @@ bool Agent::feasible(const ResourceMap& request, const Strategy& strategy) const
 void Agent::give_back(Holding& holding) {
   take_cpu_back(holding);
   pool_of(holding)->give_back(holding.allocation);
+  binder_.give_back(holding.binding);
   const auto bundle = holding.bundle;
   holding = {};
   dirty_ = true;

@@ -74,7 +74,8 @@ void Agent::fail_key(const PoolKey& key, const ErrorRecord& error) {
   }
 }
 
-WorkerInfo* Agent::idle_worker(const PoolKey& key, const Devices& devices, ProcessId client) {
+WorkerInfo* Agent::idle_worker(const PoolKey& key, const Devices& devices, const Binding& binding,
+                               ProcessId client) {
   WorkerInfo* best = nullptr;
   for (auto& [process, worker] : workers_) {
     if (worker.state != WorkerState::kIdle || worker.key != key || worker.kill_sent) continue;
@@ -82,13 +83,29 @@ WorkerInfo* Agent::idle_worker(const PoolKey& key, const Devices& devices, Proce
     // A process that has opened devices cannot change them, nor forget them; one in which code
     // has run without any may have found out that there are none.
     if (worker.devices != devices && (worker.used || !worker.devices.empty())) continue;
-    // Fresh ones are kept for those who need them.
+    // One whose memory is near the CPUs; fresh ones are kept for those who need them.
     const auto rank = [&](const WorkerInfo& w) {
-      return std::tuple(w.devices == devices, w.used, w.since);
+      return std::tuple(w.devices == devices, w.bound == binding.cpus, w.used, w.since);
     };
     if (!best || rank(worker) > rank(*best)) best = &worker;
   }
   return best;
+}
+
+// Of a lease's worker, or of an actor for as long as it lives.
+Binding Agent::binding_for(const ResourceMap& request, const Devices& devices) const {
+  if (!binder_.active()) return {};
+  auto gpus = devices.find(std::string(kGpu));
+  return binder_.choose(amount_of(request, kCpu),
+                        gpus == devices.end() ? std::vector<uint32_t>() : gpus->second);
+}
+
+// What the daemon has to do about it; nothing when the worker runs there already.
+std::optional<CpuList> Agent::bind(WorkerInfo& worker, Holding& holding, Binding binding) {
+  binder_.take(binding);
+  holding.binding = std::move(binding);
+  if (worker.bound == holding.binding.cpus) return std::nullopt;
+  return worker.bound = holding.binding.cpus;
 }
 
 void Agent::occupy(WorkerInfo& worker, WorkerState state, const Devices& devices) {
@@ -134,6 +151,8 @@ void Agent::worker_died(WorkerInfo& worker, const ProcessDied& event) {
 void Agent::lend_cpu(Holding& holding) {
   const ResourceAmount cpu = amount_of(holding.allocation.resources, kCpu);
   if (cpu == holding.lent_cpu) return;
+  // Its threads are others' meanwhile. A share of a NUMA node is not: it will go on there.
+  if (holding.lent_cpu == 0 && holding.binding.exclusive) binder_.give_back(holding.binding);
   pool_of(holding)->lend(kCpu, cpu - holding.lent_cpu);
   holding.lent_cpu = cpu;
 }
@@ -141,6 +160,7 @@ void Agent::lend_cpu(Holding& holding) {
 void Agent::take_cpu_back(Holding& holding) {
   if (holding.lent_cpu == 0) return;
   pool_of(holding)->take_back(kCpu, holding.lent_cpu);
+  if (holding.binding.exclusive) binder_.take(holding.binding);
   holding.lent_cpu = 0;
 }
 

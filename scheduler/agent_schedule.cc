@@ -60,7 +60,8 @@ bool Agent::place_actor(Pass& pass, ActorId id, PlacedActor& actor) {
   if (!holding) return false;
   const PoolKey key{actor.job, placement.language, placement.runtime_env};
   const Devices devices = holding->allocation.devices();
-  WorkerInfo* worker = idle_worker(key, devices);
+  Binding binding = binding_for(placement.resources, devices);
+  WorkerInfo* worker = idle_worker(key, devices, binding);
   if (!worker) {
     plan_spawn(pass, key, std::move(*holding));
     return false;
@@ -70,9 +71,10 @@ bool Agent::place_actor(Pass& pass, ActorId id, PlacedActor& actor) {
   worker->actor_incarnation = actor.incarnation;
   actor.worker = worker->process;
   actor.holding = std::move(*holding);
+  std::optional<CpuList> bound = bind(*worker, actor.holding, std::move(binding));
   tell(ActorAssigned{id, actor.incarnation, worker->process});
-  out_.push_back(
-      StartActor{id, actor.incarnation, actor.job, worker->process, devices, actor.spec});
+  out_.push_back(StartActor{id, actor.incarnation, actor.job, worker->process, devices, actor.spec,
+                            std::move(bound)});
   return true;
 }
 
@@ -123,8 +125,10 @@ bool Agent::try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow) {
   std::optional<Holding> holding = take(request, flow.spec.strategy);
   if (!holding) return false;
   if (above_pace) flow.next_unmetered = now_ + config_.unmetered_pace;
-  if (WorkerInfo* worker = idle_worker(flow.key, holding->allocation.devices(), key.first)) {
-    grant(key, flow, *worker, std::move(*holding));
+  const Devices devices = holding->allocation.devices();
+  Binding binding = binding_for(request, devices);
+  if (WorkerInfo* worker = idle_worker(flow.key, devices, binding, key.first)) {
+    grant(key, flow, *worker, std::move(*holding), std::move(binding));
     return true;
   }
   if (!plan_spawn(pass, flow.key, std::move(*holding))) return false;
@@ -132,11 +136,13 @@ bool Agent::try_grant(Pass& pass, const FlowKey& key, FlowInfo& flow) {
   return true;
 }
 
-void Agent::grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holding holding) {
+void Agent::grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holding holding,
+                  Binding binding) {
   const uint64_t id = uint64_t{config_.number} << 48 | next_lease_++;
   Devices devices = holding.allocation.devices();
   occupy(worker, WorkerState::kLeased, devices);
   worker.lease = id;
+  std::optional<CpuList> bound = bind(worker, holding, std::move(binding));
   leases_[id] = {id, key.first, key.second, flow.job, worker.process, std::move(holding), false,
   now_};
   ++flow.held;
@@ -145,7 +151,8 @@ void Agent::grant(const FlowKey& key, FlowInfo& flow, WorkerInfo& worker, Holdin
   spread_turn_ = config_.number;
   flow.waiting_since = flow.last_recall = now_;
   flow.infeasible = false;
-  out_.push_back(GrantLease{key.first, key.second, id, worker.process, std::move(devices)});
+  out_.push_back(GrantLease{key.first, key.second, id, worker.process, std::move(devices),
+                            std::move(bound)});
 }
 
 // True when a worker of this kind will come: its resources are kept for the rest of the pass.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "scheduler/topology.h"
+
 namespace sheaf::scheduler {
 
 namespace {
@@ -94,25 +96,30 @@ std::optional<std::map<uint32_t, ResourceAmount>> ResourcePool::pick(const std::
                                                                      ResourceAmount amount) const {
   auto devices = shares_.find(name);
   if (devices == shares_.end()) return std::nullopt;
-  std::map<uint32_t, ResourceAmount> picked;
-  if (amount >= kResourceUnit) {
-    for (const auto& [index, share] : devices->second) {
-      if (amount == 0) break;
-      if (share != kResourceUnit) continue;
-      picked[index] = kResourceUnit;
-      amount -= kResourceUnit;
-    }
-    if (amount != 0) return std::nullopt;
-    return picked;
-  }
-  // The fullest device that still has room, so that whole ones stay whole.
+  const bool fraction = amount < kResourceUnit;
+  std::vector<uint32_t> free;
+  // The fullest device that still has room for a fraction, so that whole ones stay whole.
   const std::pair<const uint32_t, ResourceAmount>* best = nullptr;
   for (const auto& device : devices->second) {
-    if (device.second >= amount && (!best || device.second < best->second)) best = &device;
+    const auto& [index, share] = device;
+    if (fraction && share >= amount && share < (best ? best->second : kResourceUnit)) {
+      best = &device;
+    }
+    if (share != kResourceUnit) continue;
+    free.push_back(index);
   }
-  if (!best) return std::nullopt;
-  picked[best->first] = amount;
+  if (best) return std::map<uint32_t, ResourceAmount>{{best->first, amount}};
+  const auto count = static_cast<size_t>(fraction ? 1 : amount / kResourceUnit);
+  if (free.size() < count) return std::nullopt;
+  std::map<uint32_t, ResourceAmount> picked;
+  for (uint32_t index : closest(free, count)) picked[index] = fraction ? amount : kResourceUnit;
   return picked;
+}
+
+std::vector<uint32_t> ResourcePool::closest(const std::vector<uint32_t>& free,
+                                            size_t count) const {
+  if (topology_) return choose_close(free, count, topology_->gpu_distance);
+  return {free.begin(), free.begin() + static_cast<ptrdiff_t>(count)};
 }
 
 bool ResourcePool::feasible(const ResourceMap& request) const {

@@ -2,12 +2,13 @@
 //
 // A ResourceMap never holds zero or negative requests after validate(); a pool's `available` may
 // go negative while blocked workers that lent their CPUs run again. Units of kDeviceResources have
-// indices: a request of a whole number gets that many untouched devices, a fraction below one
-// shares a device with other fractions. Values, owned by the state machine that holds them; no
-// thread affinity.
+// indices: a request of a whole number gets that many untouched devices, as close to one another as
+// the pool knows (topology.h), a fraction below one shares a device with other fractions. Values;
+// owned by the state machine that holds them; no thread affinity.
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,8 @@
 #include "scheduler/protocol.h"
 
 namespace sheaf::scheduler {
+
+struct Topology;
 
 using protocol::Labels;
 using protocol::ResourceAmount;
@@ -56,7 +59,7 @@ class ResourcePool {
   ResourcePool() = default;
   // Every unit of a device resource in `total` gets an index from 0.
   explicit ResourcePool(ResourceMap total);
-  // A pool made of an allocation: a bundle.
+  // A pool made of an allocation: a bundle. It knows no distances yet.
   explicit ResourcePool(const Allocation& from);
 
   const ResourceMap& total() const { return total_; }
@@ -73,14 +76,18 @@ class ResourcePool {
   // Capacity that appears or goes while the node runs. Devices can only be added.
   void change_total(const ResourceMap& total);
   bool unused() const;   // everything has come back
+  // How far apart the GPUs are, by index. Nothing: their numbers tell.
+  void set_distances(std::shared_ptr<const Topology> topology) { topology_ = std::move(topology); }
 
  private:
+  std::vector<uint32_t> closest(const std::vector<uint32_t>& free, size_t count) const;
   std::optional<std::map<uint32_t, ResourceAmount>> pick(const std::string& name,
                                                          ResourceAmount amount) const;
 
   ResourceMap total_, available_;
   std::map<std::string, std::map<uint32_t, ResourceAmount>> shares_;         // free share by device
   std::map<std::string, std::map<uint32_t, ResourceAmount>> total_shares_;
+  std::shared_ptr<const Topology> topology_;
 };
 
 // Ray's label selector: every key's expression holds. "v": equal; "!v": not equal or absent;

@@ -103,6 +103,7 @@ def enter_lease() -> None:
         names = [name for name in (_visible_devices or "").split(",") if name]
         shown = [names[i] if i < len(names) else str(i) for i in gpus]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(shown)
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as the node has numbered them
     elif _visible_devices is None:
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     else:

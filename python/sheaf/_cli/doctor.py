@@ -18,6 +18,7 @@ def examine() -> list[dict]:
         _python,
         _daemon,
         _cpus,
+        _topology,
         _memory,
         _shared_pages,
         _descriptors,
@@ -63,6 +64,36 @@ def _cpus() -> dict:
         limit, period = quota.split()
         text += f", cgroup limit {int(limit) / int(period):.1f}"
     return _finding("cpus", "ok", text)
+
+
+def _topology() -> dict:
+    import json
+    import subprocess
+
+    from .._daemon import program
+
+    done = subprocess.run(
+        [program(), "--topology"], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode != 0:
+        return _finding("topology", "FAIL", done.stderr.strip())
+    found = json.loads(done.stdout)
+    nodes, nics = found["numa_nodes"], [nic["name"] for nic in found["nics"]]
+    text = f"{_many(len(nodes), 'NUMA node')}, {_many(found['cores'], 'core')}"
+    if found["cpus"] != found["cores"]:
+        text += f", {_many(found['cpus'], 'hardware thread')}"
+    for gpu in found["gpus"]:
+        near = ", ".join(map(str, gpu["numa_nodes"])) or "unknown"
+        text += f"; GPU {gpu['index']} ({gpu['pci'] or 'place unknown'}) by NUMA node {near}"
+    text += f"; network: {', '.join(nics) or 'no card found'}"
+    why = found["not_bound_because"]
+    text += f"; workers are not bound: {why}" if why else f"; workers are bound ({found['binding']})"
+    caution = found.get("caution")
+    return _finding("topology", "note" if caution else "ok", text + (f"; {caution}" if caution else ""))
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _memory() -> dict:

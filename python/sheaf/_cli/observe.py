@@ -16,6 +16,7 @@ _JSON = typer.Option(False, "--json", help="Print JSON.")
 
 # What a table shows; --json has everything.
 _COLUMNS = {
+    "topology": ["node_id", "hostname", "cpus", "cores", "numa_nodes", "gpus", "nics", "bound"],
     "nodes": ["node_id", "state", "node_name", "is_head_node", "resources_total", "labels"],
     "actors": [
         "actor_id",
@@ -94,7 +95,7 @@ def _print_counts() -> None:
 def list_rows(
     what: str = typer.Argument(
         ...,
-        help="nodes, actors, tasks, objects, workers, jobs, placement-groups, "
+        help="nodes, topology, actors, tasks, objects, workers, jobs, placement-groups, "
         "runtime-envs or cluster-events",
     ),
     filters: Optional[List[str]] = typer.Option(
@@ -117,6 +118,10 @@ def list_rows(
 
     _connect(address)
     rows = api._list(kind, None, [_filter(text) for text in filters or ()], limit)
+    if kind == "nodes" and (as_json or detail):
+        _add_topology(rows)
+    if kind == "topology" and not as_json:
+        rows = [_in_short(row) for row in rows]
     if as_json:
         print_json(rows)
         return
@@ -135,6 +140,25 @@ def list_rows(
         f"{len(rows)} {what}"
         + (f" (more may exist: --limit {limit})" if len(rows) == limit else "")
     )
+
+
+def _add_topology(nodes: list) -> None:
+    from ..util.state import api
+
+    known = {row["node_id"]: row["topology"] for row in api._list("topology", None, [], 10000)}
+    for node in nodes:
+        node["topology"] = known.get(node["node_id"], {})
+
+
+def _in_short(row: dict) -> dict:
+    """A row for people: counts instead of lists."""
+    found = row["topology"]
+    short = {name: row[name] for name in ("node_id", "hostname")}
+    short.update({name: found.get(name) for name in ("cpus", "cores")})
+    short.update({name: len(found.get(name, ())) for name in ("numa_nodes", "gpus", "nics")})
+    why = found.get("not_bound_because")
+    short["bound"] = f"no: {why}" if why else found.get("binding")
+    return short
 
 
 def _filter(text: str) -> tuple[str, str, str]:
