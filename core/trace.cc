@@ -66,14 +66,19 @@ std::vector<TraceEvent> TraceRing::snapshot() const {
   return out;
 }
 
-std::string TraceRing::chrome_json(int pid) const {
+std::string TraceRing::chrome_json(int pid, std::string_view process) const {
+  const int64_t since_1970 =
+      std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count() -
+      steady_ns();
   JsonWriter json;
   json.begin_object().key("traceEvents").begin_array();
+  json.begin_object().key("name").value("process_name").key("ph").value("M").key("pid").value(pid);
+  json.key("args").begin_object().key("name").value(process).end_object().end_object();
   for (const TraceEvent& event : snapshot()) {
     json.begin_object();
     json.key("name").value(event.name).key("cat").value(event.category);
     json.key("ph").value(event.duration_ns < 0 ? "i" : "X");
-    json.key("ts").value(static_cast<double>(event.start_ns) / 1000.0);
+    json.key("ts").value(static_cast<double>(event.start_ns + since_1970) / 1000.0);
     if (event.duration_ns < 0)
       json.key("s").value("t");
     else

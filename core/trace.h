@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace sheaf {
@@ -31,8 +32,9 @@ class TraceRing {
   void instant(const char* category, const char* name, uint64_t argument = 0);
   // Oldest first.
   std::vector<TraceEvent> snapshot() const;
-  // {"traceEvents": [...]}, times in microseconds.
-  std::string chrome_json(int pid) const;
+  // {"traceEvents": [...]}, times in microseconds since 1970, so that rings of several machines can
+  // be shown together. `process` names the track `pid`, which need not be a process id.
+  std::string chrome_json(int pid, std::string_view process) const;
 
  private:
   struct Slot {

@@ -2,7 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "core/metrics.h"
+#include <algorithm>
+#include <string_view>
 
 namespace sheaf::launchers {
 
@@ -41,11 +42,13 @@ void MetricTable::process_died(ProcessId process) {
   std::erase_if(series_, [](const auto& entry) { return entry.second.empty(); });
 }
 
-void MetricTable::append_text(std::string& out) const {
+void MetricTable::append_text(std::string& out, const MetricTags& more) const {
   static constexpr std::string_view kTypes[] = {"counter", "gauge", "histogram"};
   std::string last;
   for (const auto& [key, by_process] : series_) {
-    const auto& [name, tags] = key;
+    const std::string& name = key.first;
+    MetricTags tags = key.second;
+    tags.insert(more.begin(), more.end());
     const Family& family = families_.at(name);
     if (name != last)
       append_metric_family(out, name, family.help, kTypes[static_cast<size_t>(family.kind) % 3]);
@@ -74,6 +77,38 @@ void MetricTable::append_text(std::string& out) const {
     append_metric_sample(out, name + "_sum", tags, total.value);
     append_metric_sample(out, name + "_count", tags, seen);
   }
+}
+
+std::string merge_metric_texts(const std::vector<std::string>& texts) {
+  struct Family {
+    std::string_view name;
+    std::string words, samples;
+  };
+  std::vector<Family> families;   // as they come
+  std::map<std::string_view, size_t> known;
+  for (const std::string& text : texts) {
+    size_t current = SIZE_MAX;
+    bool told = false;            // its words are those of an earlier text
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = std::min(text.find('\n', at), text.size() - 1);
+      const std::string_view line = std::string_view(text).substr(at, end + 1 - at);
+      at = end + 1;
+      if (line.starts_with("# ")) {
+        const size_t from = line.find(' ', 2) + 1;
+        const std::string_view name = line.substr(from, line.find(' ', from) - from);
+        auto [it, fresh] = known.try_emplace(name, families.size());
+        if (fresh) families.push_back({name, {}, {}});
+        if (fresh || it->second != current) told = !fresh;
+        current = it->second;
+        if (!told) families[current].words += line;
+      } else if (current != SIZE_MAX) {
+        families[current].samples += line;
+      }
+    }
+  }
+  std::string out;
+  for (const Family& family : families) out.append(family.words).append(family.samples);
+  return out;
 }
 
 }  // namespace sheaf::launchers

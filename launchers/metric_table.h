@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/ids.h"
+#include "core/metrics.h"
 #include "scheduler/protocol.h"
 
 namespace sheaf::launchers {
@@ -21,7 +22,8 @@ class MetricTable {
   // Values are totals since the process began, not differences.
   void add(ProcessId process, const protocol::MetricsPush& push);
   void process_died(ProcessId process);
-  void append_text(std::string& out) const;
+  // Every sample gets the tags `more`; a tag of that name that the user has given stays.
+  void append_text(std::string& out, const MetricTags& more) const;
 
  private:
   using Key = std::pair<std::string, std::map<std::string, std::string>>;  // name, tags
@@ -40,5 +42,9 @@ class MetricTable {
   std::map<Key, std::map<ProcessId, Series>> series_;  // process 0: the sum of the dead
   size_t size_ = 0;
 };
+
+// Texts of several nodes as one: the samples of a family stand together, under the first node's
+// words about it.
+std::string merge_metric_texts(const std::vector<std::string>& texts);
 
 }  // namespace sheaf::launchers

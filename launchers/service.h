@@ -106,7 +106,9 @@ class Service {
   struct Gather {  // an answer that waits for other nodes' parts
     ProcessId asker = 0;
     uint64_t request = 0;
-    protocol::StateReply reply;
+    std::string what;
+    std::vector<std::string> parts;
+    bool truncated = false;
     std::set<PeerId> awaited;
     uint32_t limit = 0;      // of rows
     bool head_only = false;  // nobody else can answer

@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "launchers/metric_table.h"
 #include "launchers/service.h"
 #include "launchers/service_send.h"
 #include "launchers/state_report.h"
@@ -17,9 +18,9 @@ constexpr auto kFlushWait = std::chrono::milliseconds(200);
 constexpr auto kGatherWait = std::chrono::milliseconds(2000);
 
 // What every node knows of itself: an answer has the rows of all.
-constexpr std::array<std::string_view, 8> kOfEveryNode = {
-    "tasks", "objects",      "workers",        "pins",
-    "logs",  "runtime_envs", "cluster_events", "topology"};
+constexpr std::array<std::string_view, 10> kOfEveryNode = {
+    "tasks",        "objects",        "workers",  "pins",    "logs",
+    "runtime_envs", "cluster_events", "topology", "metrics", "trace"};
 // What the controller knows.
 constexpr std::array<std::string_view, 6> kOfTheHead = {
     "nodes", "actors", "jobs", "placement_groups", "cluster_resources", "available_resources"};
@@ -28,11 +29,25 @@ bool is_among(const auto& names, std::string_view what) {
   return std::find(names.begin(), names.end(), what) != names.end();
 }
 
-// Of two JSON arrays.
-std::string joined(const std::string& a, const std::string& b) {
-  if (a.size() <= 2) return b;
-  if (b.size() <= 2) return a;
-  return a.substr(0, a.size() - 1) + "," + b.substr(1);
+// Of JSON arrays, or of objects that hold one each and nothing else.
+std::string joined(const std::vector<std::string>& parts) {
+  std::string out;
+  for (const std::string& part : parts) {
+    const size_t from = part.find('[') + 1, to = part.rfind(']');
+    if (to == std::string::npos || from >= to) continue;
+    if (out.empty())
+      out.append(part, 0, from);
+    else
+      out += ',';
+    out.append(part, from, to - from);
+  }
+  if (out.empty()) return parts.empty() ? "[]" : parts.front();
+  return out.append(parts.front(), parts.front().rfind(']'));
+}
+
+std::string combined(const std::string& what, std::vector<std::string> parts) {
+  if (parts.size() == 1) return std::move(parts.front());
+  return what == "metrics" ? merge_metric_texts(parts) : joined(parts);
 }
 
 // At most so many elements of a JSON array. False: all of them.
@@ -123,8 +138,9 @@ void Service::answer_query(ProcessId asker, uint64_t request, const protocol::St
   if (!own) return reply(asker, request, own.status());
   if (others.empty()) return reply(asker, request, Status::ok(), wire::encode(*own));
   uint64_t ticket = next_ticket_++;
-  Gather gather{asker, request, std::move(*own), {others.begin(), others.end()}, query.limit,
-                head_only && !controller_};
+  Gather gather{asker, request, query.what, {}, own->truncated, {others.begin(), others.end()},
+                query.limit, head_only && !controller_};
+  if (!gather.head_only) gather.parts.push_back(std::move(own->text));
   gather.timer = loop_.call_after(kGatherWait, [this, ticket] { finish_gather(ticket); });
   gathers_.emplace(ticket, std::move(gather));
   std::string text = wire::encode(ForwardedQuery{ticket, query});
@@ -150,10 +166,9 @@ void Service::remote_query(const PeerId& from, ForwardedQuery question) {
 void Service::remote_answer(const PeerId& from, QueryAnswer answer) {
   auto it = gathers_.find(answer.ticket);
   if (it == gathers_.end() || it->second.awaited.erase(from) == 0) return;
-  protocol::StateReply& all = it->second.reply;
+  Gather& all = it->second;
   if (answer.code == StatusCode::kOk) {
-    bool array = answer.reply.text.starts_with('[');
-    all.text = array ? joined(all.text, answer.reply.text) : std::move(answer.reply.text);
+    all.parts.push_back(std::move(answer.reply.text));
     all.truncated = all.truncated || answer.reply.truncated;
   }
   if (it->second.awaited.empty()) finish_gather(answer.ticket);
@@ -176,9 +191,10 @@ void Service::finish_gather(uint64_t ticket) {
     return reply(g.asker, g.request,
                  Status(StatusCode::kTimeout, "the head of the cluster did not answer in time"));
   }
-  g.reply.truncated = g.reply.truncated || !g.awaited.empty();  // some did not answer in time
-  if (g.reply.text.starts_with('[') && cut_rows(g.reply.text, g.limit)) g.reply.truncated = true;
-  reply(g.asker, g.request, Status::ok(), wire::encode(g.reply));
+  protocol::StateReply all{combined(g.what, std::move(g.parts)), g.truncated};
+  all.truncated = all.truncated || !g.awaited.empty();  // some did not answer in time
+  if (all.text.starts_with('[') && cut_rows(all.text, g.limit)) all.truncated = true;
+  reply(g.asker, g.request, Status::ok(), wire::encode(all));
 }
 
 }  // namespace sheaf::launchers

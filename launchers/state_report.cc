@@ -129,7 +129,7 @@ Result<protocol::StateReply> StateReporter::report(const protocol::StateQuery& q
   else if (query.what == "metrics")
     reply.text = metrics();
   else if (query.what == "trace")
-    reply.text = s_.trace_.chrome_json(getpid());
+    reply.text = trace();
   else
     return Status(StatusCode::kInvalidArgument,
                   fmt::format("there is nothing called '{}' to ask for", query.what));
@@ -382,14 +382,21 @@ void StateReporter::events(const std::function<bool(Row&&)>& take) const {
   }
 }
 
-// ---- Metrics
+// ---- Metrics and the trace
+
+std::string StateReporter::trace() const {
+  const std::string who = fmt::format("sheafd on {}, node {}, process {}", s_.offer_.hostname,
+                                      to_hex(s_.node_id_).substr(0, 8), getpid());
+  return s_.trace_.chrome_json(s_.self_.node, who);
+}
 
 std::string StateReporter::metrics() const {
   std::string out;
+  const MetricTags here{{"node_id", to_hex(s_.node_id_)}};
   auto one = [&](std::string_view name, std::string_view help, std::string_view type,
                  double value) {
     append_metric_family(out, name, help, type);
-    append_metric_sample(out, name, {}, value);
+    append_metric_sample(out, name, here, value);
   };
   auto m = s_.store_->metrics();
   auto real = [](uint64_t n) { return static_cast<double>(n); };
@@ -434,13 +441,13 @@ std::string StateReporter::metrics() const {
     append_metric_family(out, name, help, "gauge");
     for (const auto& [resource, amount] : map) {
       append_metric_sample(
-          out, name, {{"resource", resource}},
+          out, name, {{"node_id", here.at("node_id")}, {"resource", resource}},
           static_cast<double>(amount) / static_cast<double>(protocol::kResourceUnit));
     }
   };
   resources("resources_total", "What the node offers.", s_.agent_->resources().total());
   resources("resources_available", "What of it is free.", s_.agent_->resources().available());
-  s_.pushed_metrics_.append_text(out);
+  s_.pushed_metrics_.append_text(out, here);
   return out;
 }
 

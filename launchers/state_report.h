@@ -64,6 +64,7 @@ class StateReporter {
   std::string amounts(const protocol::ResourceMap& map) const;
   protocol::ResourceMap cluster_sum(protocol::ResourceMap scheduler::NodeInfo::* part) const;
   std::string metrics() const;
+  std::string trace() const;
   int64_t wall_ms(scheduler::Time t) const;
   const Client* client(ProcessId id) const;
   int32_t pid_of(ProcessId id) const;

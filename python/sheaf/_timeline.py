@@ -16,10 +16,29 @@ def events(limit: int = 100_000) -> list[dict]:
     from ._api import query
 
     rows, _ = query("tasks", limit=limit)
-    return [event for event in map(_event, rows) if event is not None]
+    tracks = _tracks(query("nodes")[0])
+    return [event for event in (_event(row, tracks) for row in rows) if event is not None]
 
 
-def _event(row: dict) -> dict | None:
+def daemon_events() -> list[dict]:
+    """What the daemons of all nodes did lately, each as a track of its own; times as above."""
+    from ._api import query
+
+    return query("trace")[0]["traceEvents"]
+
+
+def _tracks(nodes: list[dict]) -> dict[str, str]:
+    """A name for each node by its id: its address, with a piece of the id where two have one."""
+    addresses = [node["node_ip"] for node in nodes]
+    return {
+        node["node_id"]: node["node_ip"]
+        if addresses.count(node["node_ip"]) == 1
+        else f"{node['node_ip']} {node['node_id'][:8]}"
+        for node in nodes
+    }
+
+
+def _event(row: dict, tracks: dict[str, str]) -> dict | None:
     start, end = row.get("start_time_ms"), row.get("end_time_ms")
     start_ns, end_ns = row.get("start_ns"), row.get("end_ns")
     if start_ns:
@@ -35,7 +54,7 @@ def _event(row: dict) -> dict | None:
         "ph": "X",
         "ts": begin,
         "dur": duration,
-        "pid": row.get("node_ip") or "node",
+        "pid": tracks.get(row.get("node_id", ""), "node"),
         "tid": f"worker:{row.get('worker_pid') or row.get('worker_id') or '?'}",
         "cname": "terrible" if row.get("state") == "FAILED" else "good",
         "args": {"task_id": row.get("task_id", ""), "state": row.get("state", "")},

@@ -21,14 +21,22 @@ TEST(TraceRingTest, DumpIsJsonThatBrowsersRead) {
   TraceRing ring(8);
   { TraceSpan span(ring, "store", "spill", 4096); }
   ring.instant("agent", "grant");
-  auto parsed = parse_json(ring.chrome_json(12));
+  auto parsed = parse_json(ring.chrome_json(12, "a daemon"));
   ASSERT_TRUE(parsed.has_value()) << parsed.status().to_string();
   const auto& events = *parsed->find("traceEvents")->as_array();
-  ASSERT_EQ(events.size(), 2u);
-  EXPECT_EQ(*events[0].find("name")->as_string(), "spill");
-  EXPECT_EQ(*events[0].find("ph")->as_string(), "X");
-  EXPECT_EQ(*events[0].find("args")->find("arg")->as_int(), 4096);
-  EXPECT_EQ(*events[1].find("ph")->as_string(), "i");
+  ASSERT_EQ(events.size(), 3u);
+  EXPECT_EQ(*events[0].find("ph")->as_string(), "M");
+  EXPECT_EQ(*events[0].find("args")->find("name")->as_string(), "a daemon");
+  EXPECT_EQ(*events[1].find("name")->as_string(), "spill");
+  EXPECT_EQ(*events[1].find("ph")->as_string(), "X");
+  EXPECT_EQ(*events[1].find("args")->find("arg")->as_int(), 4096);
+  EXPECT_EQ(*events[2].find("ph")->as_string(), "i");
+  // Wall time: in this century, and in the order of things.
+  double first = 0, second = 0;
+  ASSERT_TRUE(events[1].find("ts")->as_number(&first));
+  ASSERT_TRUE(events[2].find("ts")->as_number(&second));
+  EXPECT_GT(first, 1.5e15);
+  EXPECT_GE(second, first);
 }
 
 TEST(TraceRingTest, ZeroCapacityRecordsNothing) {

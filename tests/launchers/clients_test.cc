@@ -25,8 +25,8 @@ class ClientsTest : public ::testing::Test {
   }
   double metric(TestClient& client, const std::string& name) {
     std::string text = client.query("metrics");
-    size_t at = text.find("\nsheaf_" + name + " ");
-    return at == std::string::npos ? -1 : atof(text.c_str() + at + name.size() + 8);
+    size_t at = text.find("\nsheaf_" + name + "{");
+    return at == std::string::npos ? -1 : atof(text.c_str() + text.find("} ", at) + 2);
   }
   // Puts `size` bytes into the arena and seals them.
   std::optional<std::pair<ObjectId, objstore::Locator>> put(TestClient& client, size_t size,
@@ -226,7 +226,9 @@ TEST_F(ClientsTest, TaskEventsAreListedAndMetricsSummedUp) {
   b->send(MessageType::kMetricsPush, push);
   EXPECT_NE(a->query("tasks").find("\"name\":\"f\""), std::string::npos);
   EXPECT_TRUE(eventually([&] {
-    return a->query("metrics").find("user_requests{path=\"/\"} 6") != std::string::npos;
+    std::string text = a->query("metrics");
+    return text.find("sheaf_user_requests{node_id=\"") != std::string::npos &&
+           text.find("\",path=\"/\"} 6") != std::string::npos;
   })) << a->query("metrics");
 }
 

@@ -152,10 +152,35 @@ TEST(MetricTableTest, CountersOutliveTheirProcessAndGaugesDoNot) {
   table.add(3, push);
   table.process_died(2);
   std::string text;
-  table.append_text(text);
-  EXPECT_NE(text.find("n 10"), std::string::npos) << text;
+  table.append_text(text, {{"node_id", "a"}});
+  EXPECT_NE(text.find("n{node_id=\"a\"} 10"), std::string::npos) << text;
   EXPECT_EQ(text.find("process=\"2\""), std::string::npos) << text;
-  EXPECT_NE(text.find("le=\"+Inf\"} 6"), std::string::npos) << text;
+  EXPECT_NE(text.find("le=\"+Inf\",node_id=\"a\"} 6"), std::string::npos) << text;
+}
+
+TEST(MetricTableTest, ATagOfTheUsersStays) {
+  MetricTable table;
+  protocol::MetricsPush push;
+  push.samples.push_back({"n", "count", 0, {{"node_id", "mine"}}, 5, {}, {}});
+  table.add(2, push);
+  std::string text;
+  table.append_text(text, {{"node_id", "a"}});
+  EXPECT_NE(text.find("n{node_id=\"mine\"} 5"), std::string::npos) << text;
+}
+
+// What a scraper refuses: a family whose samples stand in two places, or that is described twice.
+TEST(MetricTableTest, AFamilyOfSeveralNodesStandsTogether) {
+  const std::string one = "# HELP x Of x.\n# TYPE x gauge\nx{n=\"1\"} 1\n"
+                          "# HELP y Of y.\n# TYPE y counter\ny{n=\"1\"} 2\n";
+  const std::string two = "# HELP y Else.\n# TYPE y counter\ny{n=\"2\"} 3\n"
+                          "# HELP x Of x.\n# TYPE x gauge\nx{n=\"2\"} 4\nx{n=\"2\",k=\"v\"} 5\n"
+                          "# HELP z Of z.\n# TYPE z gauge\nz{n=\"2\"} 6";
+  EXPECT_EQ(merge_metric_texts({one, two, ""}),
+            "# HELP x Of x.\n# TYPE x gauge\nx{n=\"1\"} 1\nx{n=\"2\"} 4\nx{n=\"2\",k=\"v\"} 5\n"
+            "# HELP y Of y.\n# TYPE y counter\ny{n=\"1\"} 2\ny{n=\"2\"} 3\n"
+            "# HELP z Of z.\n# TYPE z gauge\nz{n=\"2\"} 6");
+  EXPECT_EQ(merge_metric_texts({one}), one);
+  EXPECT_EQ(merge_metric_texts({}), "");
 }
 
 constexpr uint32_t kLinesPerSecond = 1000;

@@ -141,8 +141,8 @@ TEST_F(WorkersTest, LanesOfManyDeadPeersAreTakenBack) {
   request(0);
   auto lanes = [&] {
     std::string text = client->query("metrics");
-    size_t at = text.find("\nsheaf_lanes ");
-    return at == std::string::npos ? -1 : atoi(text.c_str() + at + 13);
+    size_t at = text.find("\nsheaf_lanes{");
+    return at == std::string::npos ? -1 : atoi(text.c_str() + text.find("} ", at) + 2);
   };
   EXPECT_TRUE(eventually([&] { return lanes() >= 0 && lanes() < 16; })) << lanes();
 }

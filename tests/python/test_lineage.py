@@ -34,9 +34,10 @@ def on(node_id, **options):
 def lineage_rows():
     """Of this process's node."""
     text, _ = _core.state_query("metrics", {})
+    here = f'node_id="{sheaf.get_runtime_context().get_node_id()}"'
     rows = {}
     for line in text.splitlines():
-        if "lineage_" in line and not line.startswith("#"):
+        if "lineage_" in line and here in line:
             name, value = line.split()
             rows[name.split("lineage_")[1].split("{")[0]] = float(value)
     assert len(rows) == 3

@@ -1,4 +1,4 @@
-"""``sheaf status``, ``list``, ``summary``, ``logs``, ``timeline`` and ``memory``."""
+"""``sheaf status``, ``list``, ``summary``, ``logs``, ``timeline``, ``metrics`` and ``memory``."""
 
 from __future__ import annotations
 
@@ -240,14 +240,32 @@ def logs(
 
 def timeline(
     output: str = typer.Option("sheaf-timeline.json", "--output", "-o", help="File to write."),
+    daemons: bool = typer.Option(
+        False, "--daemons", help="With what the nodes' daemons did lately: workers, leases."
+    ),
     address: Optional[str] = _ADDRESS,
 ) -> None:
-    """Write what ran when as a trace for chrome://tracing or ui.perfetto.dev."""
-    from .._api import timeline as write
+    """Write what ran when, on all nodes, as a trace for chrome://tracing or ui.perfetto.dev."""
+    import json
+
+    from .._timeline import daemon_events, events
 
     _connect(address)
-    write(output)
+    found = events() + (daemon_events() if daemons else [])
+    with open(output, "w", encoding="utf-8") as file:
+        json.dump(found, file)
     print(f"Wrote {output}: open it in https://ui.perfetto.dev or chrome://tracing.")
+
+
+def metrics(address: Optional[str] = _ADDRESS) -> None:
+    """Print the metrics of all nodes as Prometheus text, each with its node's id as a tag."""
+    from .. import _core
+
+    _connect(address)
+    text, truncated = _core.state_query("metrics", {}, 0)
+    sys.stdout.write(text)
+    if truncated:
+        print("A node did not answer in time.", file=sys.stderr)
 
 
 def memory(
