@@ -1,10 +1,9 @@
 #include "launchers/join.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <optional>
 #include <thread>
 
@@ -87,17 +86,41 @@ Result<NumberGiven> ask_for_number(const transport::FabricAddress& head,
 }
 
 std::string own_address_towards(const std::string& towards) {
-  sockaddr_in to{}, own{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(9);
-  socklen_t size = sizeof own;
-  Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  char text[INET_ADDRSTRLEN] = "127.0.0.1";
-  if (!fd || inet_pton(AF_INET, towards.c_str(), &to.sin_addr) != 1) return text;
-  if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) return text;
-  if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size) != 0) return text;
-  inet_ntop(AF_INET, &own.sin_addr, text, sizeof text);
-  return text;
+  if (towards.empty()) {
+    // Of documentation networks: nobody's.
+    const std::string v4 = own_address_towards("192.0.2.1");
+    if (!v4.starts_with("127.")) return v4;
+    const std::string v6 = own_address_towards("2001:db8::1");
+    return v6 == "::1" ? v4 : v6;
+  }
+  const std::string nowhere = towards.find(':') == std::string::npos ? "127.0.0.1" : "::1";
+  const auto to = transport::to_socket_address({towards, 9});
+  if (!to) return nowhere;
+  transport::SocketAddress own;
+  own.size = sizeof own.storage;
+  Fd fd(socket(to->storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd || ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&to->storage), to->size) != 0 ||
+      getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own.storage), &own.size) != 0) {
+    return nowhere;
+  }
+  return transport::from_socket_address(own).host;
+}
+
+Result<transport::FabricAddress> listen_address(const std::string& text,
+                                                const std::string& towards) {
+  if (text.empty() || text == "auto") {
+    return transport::FabricAddress{own_address_towards(towards), 0};
+  }
+  auto whole = transport::parse_fabric_address(text);
+  if (whole) return whole;
+  std::string host = text;
+  const auto colons = std::count(host.begin(), host.end(), ':');
+  if ((colons == 1 || host.starts_with('[')) && host.ends_with(":0")) host.resize(host.size() - 2);
+  if (host.find(':') != std::string::npos && !host.starts_with('[')) host = "[" + host + "]";
+  auto address = transport::parse_fabric_address(host + ":1");
+  if (!address) return whole.status();
+  address->port = 0;
+  return address;
 }
 
 }  // namespace sheaf::launchers

@@ -17,7 +17,13 @@ Result<NumberGiven> ask_for_number(const transport::FabricAddress& head,
                                    std::chrono::milliseconds timeout, const Logger& log);
 
 // The address of this machine by which others reach it: that of the interface which leads to
-// `towards`, without sending anything. "127.0.0.1" when there is no network.
+// `towards`, without sending anything. Empty: which leads out, over IPv4 where both do. "127.0.0.1"
+// or "::1" when there is no network.
 std::string own_address_towards(const std::string& towards);
+
+// Of the option --listen: an address with or without a port, which may be 0 for any free one; an
+// IPv6 address with a port is in brackets. Empty and "auto": as above, any port.
+Result<transport::FabricAddress> listen_address(const std::string& text,
+                                                const std::string& towards);
 
 }  // namespace sheaf::launchers

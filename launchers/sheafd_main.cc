@@ -175,17 +175,6 @@ Fd detach_streams() {
   return starter;
 }
 
-// host, host:port, [v6]:port or auto.
-Result<transport::FabricAddress> listen_address(const std::string& text,
-                                                const std::string& towards) {
-  if (text.empty() || text == "auto")
-    return transport::FabricAddress{own_address_towards(towards), 0};
-  if (auto whole = transport::parse_fabric_address(text)) return whole;
-  SHEAF_ASSIGN(auto address, transport::parse_fabric_address(text + ":1"));
-  address.port = 0;
-  return address;
-}
-
 // The head's secret: taken up by a later life of it, else made.
 Result<transport::ClusterSecret> own_secret(const std::string& path) {
   auto known = transport::ClusterSecret::read(path);
@@ -201,11 +190,10 @@ Status prepare_cluster(const Options& o, const SessionDirectory& session, const 
   if (o.join.empty() && o.listen.empty()) return {};
   ClusterOptions cluster;
   if (o.join.empty()) {
-    constexpr const char* kOutside = "192.0.2.1";  // of a documentation network: nobody's
     std::string path = o.secret_file.empty() ? session.secret_path() : o.secret_file;
     SHEAF_ASSIGN(cluster.secret, own_secret(path));
     cluster.secret_file = path;
-    SHEAF_ASSIGN(cluster.listen, listen_address(o.listen, kOutside));
+    SHEAF_ASSIGN(cluster.listen, listen_address(o.listen, ""));
     cluster.any_host = o.listen == "auto";
     service->cluster = std::move(cluster);
     return {};

@@ -181,8 +181,8 @@ int64_t StateReporter::wall_ms(scheduler::Time t) const {
 void StateReporter::nodes(const std::function<bool(Row&&)>& take) const {
   for (const auto& [id, node] : s_.controller_->nodes()) {
     Row row;
-    std::string ip = node.address.substr(0, node.address.rfind(':'));
-    row.text("node_id", to_hex(id)).text("node_ip", ip.empty() ? "127.0.0.1" : ip);
+    auto address = transport::parse_fabric_address(node.address);
+    row.text("node_id", to_hex(id)).text("node_ip", address ? address->host : "127.0.0.1");
     row.text("node_name", node.hostname).text("hostname", node.hostname);
     row.flag("is_head_node", node.local).text("state", "ALIVE").number("number", node.number);
     row.flag("draining", node.draining).text("address", node.address);

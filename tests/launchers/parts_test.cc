@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "launchers/clients.h"
+#include "launchers/join.h"
 #include "launchers/log_router.h"
 #include "launchers/memory_monitor.h"
 #include "launchers/metric_table.h"
@@ -181,6 +182,33 @@ TEST(MetricTableTest, AFamilyOfSeveralNodesStandsTogether) {
             "# HELP z Of z.\n# TYPE z gauge\nz{n=\"2\"} 6");
   EXPECT_EQ(merge_metric_texts({one}), one);
   EXPECT_EQ(merge_metric_texts({}), "");
+}
+
+// ---- Addresses
+
+TEST(ListenAddressTest, PortsAndIPv6AreTakenApart) {
+  const auto read = [](const std::string& text) -> std::string {
+    auto address = listen_address(text, "");
+    return address ? to_string(*address) : address.status().to_string();
+  };
+  EXPECT_EQ(read("10.0.0.1:4711"), "10.0.0.1:4711");
+  EXPECT_EQ(read("10.0.0.1:0"), "10.0.0.1:0");
+  EXPECT_EQ(read("10.0.0.1"), "10.0.0.1:0");
+  for (const char* any_port : {"::1", "[::1]", "[::1]:0"}) EXPECT_EQ(read(any_port), "[::1]:0");
+  EXPECT_EQ(read("[::1]:4711"), "[::1]:4711");
+  EXPECT_EQ(read("fd00::1:2"), "[fd00::1:2]:0");   // nothing says that 2 is a port
+  EXPECT_NE(read("fd00:::0").find("'fd00:::0' is no address"), std::string::npos);
+  for (const char* wrong :
+       {"host", "host:1", ":1", "[::1]:", "[::1]:70000", "[]:1", "10.0.0.1:x"}) {
+    EXPECT_NE(read(wrong).find("is no address"), std::string::npos) << wrong;
+  }
+  EXPECT_FALSE(transport::parse_fabric_address("::1:4711"));
+}
+
+TEST(ListenAddressTest, OurOwnIsOfTheOtherSidesKind) {
+  EXPECT_EQ(own_address_towards("127.0.0.1"), "127.0.0.1");
+  EXPECT_EQ(own_address_towards("::1"), "::1");
+  EXPECT_TRUE(transport::to_socket_address({own_address_towards(""), 1}));
 }
 
 constexpr uint32_t kLinesPerSecond = 1000;

@@ -2,13 +2,16 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
 
+import numpy
 import pytest
 import sheaf
 from conftest import marked_processes, wait_until
+from sheaf.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 def run(*arguments, timeout=60, **environment) -> subprocess.CompletedProcess:
@@ -29,6 +32,7 @@ def test_without_a_cluster_it_says_so(no_cluster):
         ["logs"],
         ["memory"],
         ["timeline"],
+        ["metrics"],
         ["stop"],
     ):
         done = run(*command)
@@ -132,6 +136,7 @@ def test_a_started_cluster_is_found_used_and_left_running(started):
         "placement-groups",
         "runtime-envs",
         "cluster-events",
+        "topology",
     ):
         done = run("list", what)
         assert done.returncode == 0, done.stderr
@@ -203,6 +208,68 @@ def test_stop_ends_its_own_cluster_only(started):
         assert not os.path.exists(os.path.join(second["session_dir"], "sheafd.sock"))
         assert sheaf.get(sheaf.remote(lambda: 1).remote()) == 1
     assert json.loads(run("status", "--json").stdout)["session_dir"] == started["session_dir"]
+
+
+@pytest.fixture
+def two_nodes_over_ipv6(no_cluster, tmp_path):
+    """The head's description and the other node's; they know each other by [::1]."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+
+    def start(*arguments):
+        done = run("start", *arguments, "--num-cpus", "1", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    head = start("--head", "--listen", "[::1]:0")
+    try:
+        yield head, start("--address", head["address"])
+    finally:
+        sheaf.shutdown()
+        run("stop", "--all")
+        wait_until(lambda: not marked_processes(), what="the end of all processes")
+
+
+def test_nodes_meet_over_ipv6_and_are_seen_together(two_nodes_over_ipv6, tmp_path):
+    head, other = two_nodes_over_ipv6
+    assert head["address"].startswith("[::1]:") and other["address"].startswith("[::1]:")
+    sheaf.init(address=head["session_dir"], log_to_driver=False)
+    wait_until(lambda: len(sheaf.nodes()) == 2, what="both nodes")
+    assert {node["NodeManagerAddress"] for node in sheaf.nodes()} == {"::1"}
+
+    @sheaf.remote
+    def double(array):
+        return array * 2, sheaf.get_runtime_context().get_node_id()
+
+    def on(node):
+        return double.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+
+    ids = [head["node_id"], other["node_id"]]
+    large = sheaf.put(numpy.ones(1 << 20))  # goes there, and its double comes back
+    found = sheaf.get([on(node).remote(large) for node in ids])
+    assert [node for _, node in found] == ids
+    assert all(array.sum() == 2 << 20 for array, _ in found)
+
+    def tracks():
+        assert run("timeline", "--daemons", "-o", str(tmp_path / "t.json")).returncode == 0
+        events = json.loads((tmp_path / "t.json").read_text())
+        ran = {event["pid"] for event in events if event["name"] == "double"}
+        named = [event for event in events if event["name"] == "process_name"]
+        return events if len(ran) == len(named) == 2 else None
+
+    events = wait_until(tracks, what="the events of both nodes")
+    when = [event["ts"] for event in events if "ts" in event]
+    assert max(when) - min(when) < 600e6, "daemons and tasks have the same clock"
+
+    lines = run("metrics").stdout.splitlines()
+    for name in ("sheaf_workers", "sheaf_resources_total"):
+        rows = [number for number, line in enumerate(lines) if line.startswith(name + "{")]
+        assert rows == list(range(rows[0], rows[0] + len(rows))), "a family stands together"
+        assert {node for node in ids for row in rows if f'node_id="{node}"' in lines[row]} == set(ids)
+    helps = [line for line in lines if line.startswith("# HELP")]
+    assert len(helps) == len({line.split()[2] for line in helps})
 
 
 def test_doctor(no_cluster):

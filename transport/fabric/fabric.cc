@@ -28,6 +28,8 @@ Result<FabricAddress> parse_fabric_address(std::string_view text) {
   if (host.front() == '[') {
     if (host.size() < 3 || host.back() != ']') return wrong;
     host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string_view::npos) {
+    return wrong;   // where does it end?
   }
   FabricAddress out{std::string(host), 0};
   auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), out.port);
