@@ -4,6 +4,12 @@
 
 namespace sheaf::runtime {
 
+Bytes freed_error() {
+  static const std::string encoded = wire::encode(
+      protocol::ErrorRecord{protocol::ErrorKind::kObjectFreed, "the object was freed explicitly", "", {}});
+  return wire::as_bytes(encoded);
+}
+
 Slot EntryTable::allocate() {
   ++live_;
   if (!free_.empty()) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <unordered_map>
@@ -38,7 +39,11 @@ struct EntryExtra {
   std::vector<ObjectId> contained_ids;
   objstore::Locator elsewhere;       // where its bytes are on another node, as far as we know; length 0 = nothing known
   std::unique_ptr<Stream> stream;    // first return of a streaming generator
+  std::unique_ptr<char, decltype(&free)> freed{nullptr, &free};   // see Entry::set_freed()
 };
+
+// What readers of an object that was freed explicitly get: an encoded protocol::ErrorRecord.
+Bytes freed_error();
 
 struct Entry {
   ObjectId id;
@@ -62,7 +67,11 @@ struct Entry {
   bool ready() const { return state != ValueState::kPending; }
   bool has_bytes() const { return state == ValueState::kInline || state == ValueState::kError; }
   Bytes bytes() const {
-    const char* p = length <= sizeof small ? small : heap;
+    const char* p = small;
+    if (length - 1 >= sizeof small) [[unlikely]] {
+      if (length == 0 && state == ValueState::kError) return freed_error();
+      if (length > 0) p = heap;
+    }
     return std::as_bytes(std::span(p, length));
   }
   EntryExtra& more() {
@@ -81,6 +90,13 @@ struct Entry {
     clear_value();
     locator = l;
     state = ValueState::kArena;
+  }
+  // An error from now on. Threads may be reading the bytes outside of the lock, by the count that they have: these stay
+  // where they are until the entry goes.
+  void set_freed() {
+    if (has_bytes() && length > sizeof small) more().freed.reset(heap);
+    length = 0;
+    state = ValueState::kError;
   }
   void clear_value() {
     if (has_bytes() && length > sizeof small) free(heap);

@@ -49,6 +49,7 @@ void Executor::handle(Peer& peer, const transport::Message& message) {
       auto def = wire::decode<TemplateDef>(payload);
       if (!def || def->index >= kTemplatesMax) return;
       if (peer.templates.size() <= def->index) peer.templates.resize(def->index + 1);
+      if (auto& old = peer.templates[def->index]) retired_.push_back(std::move(old));   // tasks may have it
       peer.templates[def->index] = std::make_unique<TemplateDef>(std::move(*def));
       return;
     }

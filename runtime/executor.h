@@ -103,7 +103,7 @@ class Executor {
   struct Deferred { ProcessId to; LaneType type; std::string record; };
   std::deque<Deferred> deferred_;     // replies behind hold counts that the daemon's lane had no room for
   std::string reply_scratch_;
-  std::vector<std::unique_ptr<TemplateDef>> retired_;   // of callers that are gone; kept, finished_ points to them
+  std::vector<std::unique_ptr<TemplateDef>> retired_;   // described anew, or of callers gone; kept, finished_ points to them
   std::vector<Finished> finished_;    // a ring once it is full: the oldest is at finished_next_
   size_t finished_next_ = 0;
   uint64_t finished_dropped_ = 0;

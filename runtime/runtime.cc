@@ -267,13 +267,10 @@ Status Runtime::free_objects(std::span<const Slot> slots) {
   protocol::ObjectFree message;
   {
     Locked guard(*impl_);
-    protocol::ErrorRecord error{protocol::ErrorKind::kObjectFreed, "the object was freed explicitly", "", {}};
     for (Slot s : slots) {
       Entry& e = impl_->objects.at(s);
       if (e.has(kPublished) || e.state == ValueState::kArena) message.ids.push_back(e.id);
-      if (!e.ready()) continue;
-      std::string bytes = wire::encode(error);
-      e.set_bytes(ValueState::kError, wire::as_bytes(bytes));
+      if (e.ready()) e.set_freed();
     }
   }
   if (message.ids.empty()) return Status::ok();

@@ -114,6 +114,32 @@ def test_a_freed_object():
         sheaf.get(ref, timeout=5)
 
 
+BEING_READ = []
+
+
+class Record:
+    pass
+
+
+def free_and_build():
+    sheaf._core.free(BEING_READ)
+    Record.churn = [bytearray(b"y" * 4000) for _ in range(64)]
+    return Record()
+
+
+class FreedOnTheWay:
+    def __reduce__(self):
+        return free_and_build, (), {"text": "x" * 4000}
+
+
+def test_an_object_freed_while_it_is_read():
+    ref = sheaf.put(FreedOnTheWay())
+    BEING_READ[:] = [ref]
+    assert sheaf.get(ref).text == "x" * 4000
+    with pytest.raises(sheaf.exceptions.ObjectLostError):
+        sheaf.get(ref, timeout=5)
+
+
 def test_futures():
     future = later.remote(0.1, 5).future()
     assert isinstance(future, concurrent.futures.Future) and future.result(timeout=30) == 5

@@ -52,10 +52,28 @@ TEST(EntryTableTest, ValuesOfEverySizeAreKept) {
     std::string value(n, 'v');
     table.at(slot).set_bytes(ValueState::kInline, wire::as_bytes(value));
     EXPECT_EQ(wire::as_text(table.at(slot).bytes()), value);
+    value += 'e';   // errors are never empty
     table.at(slot).set_bytes(ValueState::kError, wire::as_bytes(value));   // replaces, frees the first
     EXPECT_EQ(wire::as_text(table.at(slot).bytes()), value);
     table.at(slot).set_locator({});
     EXPECT_FALSE(table.at(slot).has_bytes());
+    table.erase(slot);
+  }
+}
+
+TEST(EntryTableTest, FreedBytesStayForThoseWhoReadThem) {
+  EntryTable table(kMe);
+  for (size_t n : {0, 1, 32, 33, 8192}) {
+    Slot slot = table.create_own();
+    std::string value(n, 'v');
+    table.at(slot).set_bytes(ValueState::kInline, wire::as_bytes(value));
+    Bytes seen = table.at(slot).bytes();
+    for (int again = 0; again < 2; ++again) table.at(slot).set_freed();
+    EXPECT_EQ(wire::as_text(seen), value);
+    EXPECT_EQ(table.at(slot).state, ValueState::kError);
+    auto error = wire::decode<protocol::ErrorRecord>(table.at(slot).bytes());
+    ASSERT_TRUE(error.has_value());
+    EXPECT_EQ(error->kind, protocol::ErrorKind::kObjectFreed);
     table.erase(slot);
   }
 }
