@@ -71,7 +71,7 @@ PyObject* call_remote(PyObject* object, PyObject* const* args, Py_ssize_t nargs,
   FrameScope frame;
   frame->plain = self->options->plain;
   if (!encode_call(*frame, args, nargs, names)) return nullptr;
-  rt = runtime_or_raise();   // pickling may have run anything, a shutdown too
+  rt = runtime_of_frame(*frame);   // pickling may have run anything, a shutdown too
   if (!rt || (self->epoch != g_engine.epoch && !define(self, rt))) return nullptr;
   const CallOptions& options = *self->options;
   Slot on_stack[kReturnsOnStack];

@@ -129,7 +129,8 @@ nb::tuple create_actor(nb::handle class_id, const nb::dict& spec_dict, const nb:
   arguments.payload = std::as_bytes(std::span(frame->bytes.data(), frame->bytes.size()));
   arguments.deps = frame->deps;
   arguments.nested = frame->nested_slots(0);
-  rt = connected();
+  rt = runtime_of_frame(*frame);   // pickling may have run anything
+  if (!rt) throw nb::python_error();
   runtime::TemplateId definition = rt->define_template(std::move(constructor));
   PyThreadState* state = release_gil();
   auto creation = rt->create_actor(std::move(spec), definition, arguments);

@@ -304,7 +304,7 @@ bool store_value(Frame& frame, const Frame::Mark& mark, const BeginPut& begin, S
 }
 
 Slot put_value(Frame& frame, const Frame::Mark& mark) {
-  Runtime* rt = runtime_or_raise();
+  Runtime* rt = runtime_of_frame(frame);
   if (!rt) return runtime::kNoSlot;
   StoredValue stored;
   if (!store_value(frame, mark, [rt](size_t size) { return rt->put_begin(size); }, &stored)) return runtime::kNoSlot;

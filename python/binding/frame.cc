@@ -63,8 +63,8 @@ void Frame::clear() {
   pieces.clear();
   piece_bytes = 0;
   deps.clear();
-  for (Slot slot : owned) {
-    if (g_engine.runtime) g_engine.runtime->release(slot);
+  if (Runtime* rt = runtime_of_epoch(epoch)) {
+    for (Slot slot : owned) rt->release(slot);
   }
   owned.clear();
   for (Py_buffer& b : buffers) PyBuffer_Release(&b);
@@ -77,10 +77,18 @@ void Frame::clear() {
 
 Frame* Frame::pickling() { return t_stack.pickling; }
 
+Runtime* runtime_of_frame(const Frame& frame) {
+  Runtime* rt = runtime_or_raise();
+  if (!rt || frame.epoch == g_engine.epoch) [[likely]] return rt;
+  PyErr_SetString(PyExc_RuntimeError, "The cluster was left while a value for it was being serialized.");
+  return nullptr;
+}
+
 FrameScope::FrameScope() {
   FrameStack& s = t_stack;
   if (s.depth == s.frames.size()) s.frames.push_back(std::make_unique<Frame>());
   frame_ = s.frames[s.depth++].get();
+  frame_->epoch = g_engine.epoch;
 }
 
 FrameScope::~FrameScope() {

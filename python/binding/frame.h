@@ -62,10 +62,11 @@ class Frame {
   size_t piece_bytes = 0;
   std::vector<Py_buffer> buffers;    // what pieces point into
   std::vector<PyObject*> keep;       // likewise, owned
-  std::vector<PyObject*> refs;       // ObjectRefs by index, owned; null: an index that is not in use any more
+  std::vector<PyObject*> refs;       // ObjectRefs by index, owned
   std::vector<Slot> deps;            // counts belong to the caller's objects or to `owned`
   std::vector<Slot> owned;           // one count each
   std::vector<Slot> nested;          // scratch of nested_slots()
+  uint32_t epoch = 0;                // connection that all slots belong to
   bool plain = false;                // for another language: nothing is pickled, lists and dicts are written natively
 
   Mark mark() const { return {bytes.size(), pieces.size(), piece_bytes, refs.size()}; }
@@ -84,6 +85,10 @@ class Frame {
   // The innermost frame of this thread that is pickling; null outside.
   static Frame* pickling();
 };
+
+// The runtime that the frame's slots belong to, or null with RuntimeError set: user code that ran while the frame was
+// filled may have left the cluster, or joined another one.
+Runtime* runtime_of_frame(const Frame& frame);
 
 // Opens a frame for a scope.
 class FrameScope {

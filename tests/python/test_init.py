@@ -173,6 +173,23 @@ def test_references_of_an_earlier_session_are_refused(no_cluster):
     assert sheaf.get(function.remote()) == 3  # a function is exported anew
 
 
+class Leaving:
+    def __reduce__(self):
+        sheaf.shutdown()
+        sheaf.init(num_cpus=1)
+        return int, ()
+
+
+def test_leaving_the_cluster_while_a_value_is_pickled(no_cluster):
+    sheaf.init(num_cpus=1)
+    function = sheaf.remote(lambda *arguments: len(arguments))
+    large = b"x" * 1_000_000
+    for use in (sheaf.put, lambda value: function.remote(sheaf.put(1), large, value)):
+        with pytest.raises(RuntimeError, match="was left"):
+            use([Leaving()])
+    assert sheaf.get(function.remote(large, sheaf.put(1))) == 2
+
+
 def driver(code: str, *, env=None) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-u", "-c", code],
