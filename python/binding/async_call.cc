@@ -38,7 +38,13 @@ PyObject* new_call(IncomingTask* task) {
   call->task = task;
   call->id = task->id;
   call->streaming = is_streaming(*task);
-  call->group = PyUnicode_FromString(task->definition->concurrency_group.c_str());
+  const std::string& group = task->definition->concurrency_group;
+  call->group = PyUnicode_DecodeUTF8(group.data(), static_cast<Py_ssize_t>(group.size()), "surrogateescape");
+  if (!call->group) {
+    call->task = nullptr;
+    Py_DECREF(call);
+    return nullptr;
+  }
   return reinterpret_cast<PyObject*>(call);
 }
 

@@ -63,14 +63,14 @@ bool slots_of_tuple(PyObject* tuple, std::vector<Slot>* out) {
 }
 
 PyObject* get_many(Runtime* rt, PyObject* list, Deadline deadline) {
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
-    PyObject* item = PyList_GET_ITEM(list, i);
+  Ref refs(PyList_AsTuple(list));   // the list may change at any allocation, and while values are read
+  if (!refs) return nullptr;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(refs.get()); ++i) {
+    PyObject* item = PyTuple_GET_ITEM(refs.get(), i);
     if (is_ref(item)) continue;
     return PyErr_Format(PyExc_TypeError,
                         "Attempting to call `get` on the value %R, which is not a sheaf.ObjectRef.", item);
   }
-  Ref refs(PyList_AsTuple(list));   // the list may change while values are read
-  if (!refs) return nullptr;
   std::vector<Slot> slots;
   slots.reserve(static_cast<size_t>(PyTuple_GET_SIZE(refs.get())));
   if (!slots_of_tuple(refs.get(), &slots)) return nullptr;
@@ -287,6 +287,9 @@ PyObject* split_ready(Runtime* rt, PyObject* refs, const std::vector<Slot>& slot
   const auto n = static_cast<Py_ssize_t>(slots.size()), found = static_cast<Py_ssize_t>(at.size());
   Ref ready(PyList_New(found)), rest(PyList_New(n - found));
   if (!ready || !rest) return nullptr;
+  if (PyList_GET_SIZE(refs) != n) {   // garbage collection has run somebody's code
+    return PyErr_Format(PyExc_RuntimeError, "the list given to wait() changed its size meanwhile");
+  }
   Py_ssize_t from = 0, out = 0;
   auto copy_rest = [&](Py_ssize_t to) {
     for (; from < to; ++from) PyList_SET_ITEM(rest.get(), out++, Py_NewRef(PyList_GET_ITEM(refs, from)));
