@@ -24,7 +24,7 @@ constexpr int kPausesPerLook = 8;  // at the clock, which costs as much as a few
 constexpr int kPausesPerYield = 16;
 // A yield that took as long gave the core to a program that has nothing to do with us. Linux puts
 // who yields behind everybody else on the core, for a time slice each, while it lets a sleeper in
-// soon after its wake: then a thread sleeps at once, for so many times what it has lost.
+// soon after its wake: then a thread spins without yielding, for so many times what it has lost.
 constexpr auto kLongYieldMin = std::chrono::microseconds(100);
 constexpr int kLongYieldSpins = 4;  // of SpinPolicy::yield_spin
 constexpr int kYieldRest = 32;
@@ -190,7 +190,9 @@ bool Bell::spin(std::chrono::nanoseconds budget) {
 bool Bell::spin_before_sleep(Clock::time_point deadline) {
   if (spin_.pause_spin.count() > 0 && spin(spin_.pause_spin)) return true;
   auto now = Clock::now();
-  if (spin_.yield_spin.count() > 0 && now >= t_no_yield_before) {
+  if (now < t_no_yield_before) {
+    if (spin(spin_.yield_spin)) return true;
+  } else if (spin_.yield_spin.count() > 0) {
     auto end = std::min(now + spin_.yield_spin, deadline);
     auto long_yield = std::max<Clock::duration>(kLongYieldMin, kLongYieldSpins * spin_.yield_spin);
     do {
