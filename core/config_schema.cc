@@ -63,8 +63,9 @@ constexpr ConfigKey kSchema[] = {
      "once."},
     {"scheduler.binding", kString, "auto", 0, 0,
      "Which CPUs workers run on. auto: where there are several NUMA nodes, one for each lease with "
-     "a CPU or more, the GPU's for one with a GPU; numa: for fractions of a CPU too; core: CPUs of "
-     "its own for a lease with a whole number of them; none: all."},
+     "a CPU or more, the GPU's for one with a GPU, never fewer than 4 CPUs; numa: fewer, and for "
+     "fractions of a CPU too; core: CPUs of its own for a lease with a whole number of them; none: "
+     "all."},
     {"scheduler.warn_interval", kDuration, "30s", kSecond, 86400 * kSecond,
      "How often a request that cannot be met is reported to its driver."},
     {"tasks.events_kept", kInt, "10000", 0, 1e8,

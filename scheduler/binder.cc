@@ -15,6 +15,10 @@ constexpr std::pair<std::string_view, BindingMode> kModes[] = {{"auto", BindingM
                                                                {"numa", BindingMode::kNuma},
                                                                {"core", BindingMode::kCore}};
 
+// Fewer CPUs are a trap: whatever else runs on one of them (the driver that waits for results, the
+// threads of a library) stops the task, and it may not go elsewhere.
+constexpr size_t kCpusMin = 4;
+
 template <class K, class V>
 V value_of(const std::map<K, V>& map, K key) {
   auto it = map.find(key);
@@ -45,7 +49,10 @@ std::string_view to_string(BindingMode mode) {
 Binder::Binder(std::shared_ptr<const Topology> topology, BindingMode mode)
     : topology_(std::move(topology)), mode_(mode) {
   if (topology_ == nullptr || mode == BindingMode::kNone) return;
-  active_ = topology_->numa.size() > 1 ||
+  size_t smallest = topology_->cpu_count();
+  for (const NumaNode& node : topology_->numa) smallest = std::min(smallest, node.cpus.size());
+  const size_t widest = topology_->cpu_count() - smallest;   // all nodes but one
+  active_ = widest >= (mode == BindingMode::kAuto ? kCpusMin : 1) ||
             (mode == BindingMode::kCore && topology_->cpu_count() > 1);
 }
 
@@ -54,6 +61,7 @@ std::string Binder::why_not() const {
   if (mode_ == BindingMode::kNone) return "scheduler.binding is none";
   if (topology_ == nullptr) return "the hardware is not known";
   if (topology_->cpu_count() <= 1) return "there is one CPU";
+  if (topology_->numa.size() > 1) return "the NUMA nodes have few CPUs";
   return "there is one NUMA node: no CPU is closer than another";
 }
 
@@ -206,7 +214,10 @@ Binding Binder::choose(ResourceAmount cpus, const std::vector<uint32_t>& gpus) c
     nodes = choose_nodes(anchors, need, cpus, false);
   }
   if (nodes.empty()) return {};               // more CPUs than there are
-  if (!binding.exclusive && nodes.size() == topology_->numa.size()) return {};
+  if (!binding.exclusive) {
+    const bool narrow = mode_ != BindingMode::kNuma && room(nodes, false) < kCpusMin;
+    if (narrow || nodes.size() == topology_->numa.size()) return {};
+  }
   if (binding.exclusive) {
     for (uint32_t node : nodes) {
       const CpuList cores = cores_in(node, need - binding.cpus.size());

@@ -33,7 +33,7 @@ def _need_hwloc() -> None:
 def on(fresh, monkeypatch):
     """``on(topology, binding, **init)``: a cluster on that hardware."""
 
-    def start(topology=TWO_NODES, binding="auto", **arguments):
+    def start(topology=TWO_NODES, binding="numa", **arguments):
         if topology:
             _need_hwloc()
         monkeypatch.setenv("SHEAF_NODE_TOPOLOGY", str(topology))
@@ -79,15 +79,15 @@ def test_tasks_and_actors_run_on_their_numa_node(on, tmp_path):
     on()
     both = sheaf.get([where.remote(tmp_path) for _ in range(2)])
     assert sorted(found["cpus"] for found in both) == [[0], [1]]
-    # A share of a CPU, and an actor that keeps none, go where they like.
-    assert sheaf.get(where.options(num_cpus=0.5).remote())["cpus"] == ALL
+    assert len(sheaf.get(where.options(num_cpus=0.5).remote())["cpus"]) == 1
+    # An actor that keeps no CPU goes where it likes.
     roaming, kept = Resident.remote(), Resident.options(num_cpus=1).remote()
     assert sheaf.get(roaming.where.remote())[0] == ALL
     assert len(sheaf.get(kept.where.remote())[0]) == 1
 
 
 def test_a_worker_that_is_used_again_is_bound_again(on):
-    on(num_cpus=1)
+    on(binding="core", num_cpus=1)
     first = sheaf.get(where.remote())
     roaming = sheaf.get(where.options(num_cpus=0.5).remote())
     again = sheaf.get(where.remote())
@@ -100,8 +100,9 @@ def test_a_lease_wider_than_a_numa_node_is_not_bound(on):
     assert sheaf.get(where.options(num_cpus=2).remote())["cpus"] == ALL
 
 
-def test_none_binds_nothing(on):
-    on(binding="none")
+@pytest.mark.parametrize("binding", ["none", "auto"])
+def test_neither_none_nor_a_small_machine_binds(on, binding):
+    on(binding=binding)
     assert sheaf.get(where.remote())["cpus"] == ALL
 
 
@@ -186,7 +187,7 @@ def test_what_is_seen_can_be_asked_for(on, gpu_machine):
         ("eth0", [0]),
         ("eth1", [1]),
     ]
-    assert found["binding"] == "auto" and found["not_bound_because"] == ""
+    assert found["binding"] == "numa" and found["not_bound_because"] == ""
     from sheaf.util.state import list_workers
 
     assert {row["cpus"] for row in list_workers() if row["pid"] == pid} == {"0"}
@@ -195,9 +196,10 @@ def test_what_is_seen_can_be_asked_for(on, gpu_machine):
 
 def test_the_doctor_says_what_is_bound(no_cluster):
     _need_hwloc()
-    seen = json.loads(_sheaf("doctor", "--json", SHEAF_NODE_TOPOLOGY=TWO_NODES))
+    settings = {"SHEAF_NODE_TOPOLOGY": TWO_NODES, "SHEAF_SCHEDULER_BINDING": "numa"}
+    seen = json.loads(_sheaf("doctor", "--json", **settings))
     text = {row["check"]: row["finding"] for row in seen}["topology"]
-    assert "2 NUMA nodes, 2 cores" in text and "workers are bound (auto)" in text
+    assert "2 NUMA nodes, 2 cores" in text and "workers are bound (numa)" in text
 
 
 def test_a_description_that_cannot_be_read_is_named(on, tmp_path):

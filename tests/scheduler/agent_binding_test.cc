@@ -24,7 +24,7 @@ TEST(AgentBindingTest, OneNumaNodeIsLeftAlone) {
 }
 
 TEST(AgentBindingTest, WorkersAreBoundWithTheirLease) {
-  AgentBench bench(cpus(4), on(machine(2, 2)));
+  AgentBench bench(cpus(4), on(machine(2, 4)));
   bench.request(kDriver, 1, cpus(1), 4);
   std::map<CpuList, int> seen;
   for (const GrantLease& grant : bench.grants()) {
@@ -32,14 +32,14 @@ TEST(AgentBindingTest, WorkersAreBoundWithTheirLease) {
     ++seen[*grant.bind];
     EXPECT_EQ(bench.machine.workers().at(grant.worker).bound, *grant.bind);
   }
-  EXPECT_EQ(seen, (std::map<CpuList, int>{{{0, 1}, 2}, {{2, 3}, 2}}));
+  EXPECT_EQ(seen, (std::map<CpuList, int>{{{0, 1, 2, 3}, 2}, {{4, 5, 6, 7}, 2}}));
 }
 
 TEST(AgentBindingTest, AReusedWorkerIsBoundAnewOnlyWhereItMustBe) {
-  AgentBench bench(cpus(2), on(machine(2, 1)));
+  AgentBench bench(cpus(2), on(machine(2, 4)));
   bench.request(kDriver, 1, cpus(1), 1);
   const auto first = bench.grants();
-  EXPECT_EQ(first.at(0).bind, (CpuList{0}));
+  EXPECT_EQ(first.at(0).bind, (CpuList{0, 1, 2, 3}));
   bench.send(LeaseReturned{kDriver, first[0].lease, false});
   bench.request(kDriver, 1, cpus(1), 1);
   const auto again = bench.grants();
@@ -56,7 +56,7 @@ TEST(AgentBindingTest, AReusedWorkerIsBoundAnewOnlyWhereItMustBe) {
 }
 
 TEST(AgentBindingTest, TheIdleWorkerThatIsThereAlreadyIsPreferred) {
-  AgentBench bench(cpus(2), on(machine(2, 1)));
+  AgentBench bench(cpus(2), on(machine(2, 4)));
   bench.request(kDriver, 1, cpus(1), 2);
   const auto both = bench.grants();
   ASSERT_EQ(both.size(), 2u);
@@ -83,7 +83,7 @@ TEST(AgentBindingTest, GpusAndCpusComeFromOnePlace) {
 }
 
 TEST(AgentBindingTest, AnActorIsBoundByWhatItKeeps) {
-  AgentBench bench(cpus(4), on(machine(2, 2)));
+  AgentBench bench(cpus(4), on(machine(2, 4)));
   const auto place = [&](ActorId id, ResourceMap kept) {
     auto spec = std::make_shared<protocol::ActorSpec>();
     spec->actor = id;
@@ -103,7 +103,7 @@ TEST(AgentBindingTest, AnActorIsBoundByWhatItKeeps) {
   EXPECT_FALSE(idle[0].bind);
   const auto busy = place({2, 2}, cpus(2));
   ASSERT_EQ(busy.size(), 1u);
-  EXPECT_EQ(busy[0].bind, (CpuList{0, 1}));
+  EXPECT_EQ(busy[0].bind, (CpuList{0, 1, 2, 3}));
   bench.send(FromController{ActorRunning{{2, 2}, 1}});
   bench.send(ProcessDied{busy[0].worker, {}});
   bench.send(ProcessDied{idle[0].worker, {}});
@@ -127,14 +127,14 @@ TEST(AgentBindingTest, ABlockedWorkerLendsItsCores) {
 }
 
 TEST(AgentBindingTest, ABlockedWorkerStillCountsOnItsNumaNode) {
-  AgentBench bench(cpus(2), on(machine(2, 1)));
+  AgentBench bench(cpus(2), on(machine(2, 4)));
   bench.request(kDriver, 1, cpus(1), 1);
   const auto first = bench.grants();
-  EXPECT_EQ(first.at(0).bind, (CpuList{0}));
+  EXPECT_EQ(first.at(0).bind, (CpuList{0, 1, 2, 3}));
   bench.send(WorkerBlocked{first[0].worker});
   bench.request(kDriver, 1, cpus(1), 1);
   const auto second = bench.grants();
-  EXPECT_EQ(second.at(0).bind, (CpuList{1}));
+  EXPECT_EQ(second.at(0).bind, (CpuList{4, 5, 6, 7}));
   bench.send(WorkerUnblocked{first[0].worker});
   for (const auto& grants : {first, second}) {
     bench.send(LeaseReturned{kDriver, grants[0].lease, false});

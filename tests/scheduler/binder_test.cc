@@ -151,6 +151,21 @@ TEST(BinderTest, LeasesSpreadOverNumaNodesByUse) {
   EXPECT_TRUE(binder.unused());
 }
 
+// On a small machine a worker must be able to leave the CPU on which its driver spins.
+TEST(BinderTest, FewCpusAreNoPlaceUnlessAskedFor) {
+  Binder small(machine(2, 2), BindingMode::kAuto);
+  EXPECT_FALSE(small.active());
+  EXPECT_FALSE(small.why_not().empty());
+  EXPECT_EQ(Binder(machine(2, 2), BindingMode::kNuma).choose(kOne, {}).cpus, (CpuList{0, 1}));
+  Binder many(machine(4, 2, 1, 1), BindingMode::kAuto);
+  EXPECT_TRUE(many.choose(kOne, {}).cpus.empty());
+  EXPECT_TRUE(many.choose(kOne, {1}).cpus.empty());
+  EXPECT_EQ(many.choose(3 * kOne, {}).cpus, (CpuList{0, 1, 2, 3}));
+  Binder own(machine(2, 2), BindingMode::kCore);
+  EXPECT_EQ(own.choose(kOne, {}).cpus, CpuList{0});
+  EXPECT_TRUE(own.choose(kOne + 1, {}).cpus.empty());
+}
+
 TEST(BinderTest, FractionsAreBoundOnRequest) {
   Binder binder(machine(2, 4), BindingMode::kNuma);
   EXPECT_EQ(binder.choose(kOne / 2, {}).cpus.size(), 4u);
