@@ -33,6 +33,9 @@ constexpr ConfigKey kSchema[] = {
     {"cluster.head_timeout", kDuration, "60s", 0, 24 * 3600 * kSecond,
      "How long a node goes on without a head whose daemon has died, until it is started again; "
      "then the node ends. `0`: at once."},
+    {"cluster.request_timeout", kDuration, "30s", 0, 24 * 3600 * kSecond,
+     "How long a process waits, while there is no head, for what only the head can do (key-value, "
+     "names, groups, a new job); then it gets an error."},
     {"cluster.join_timeout", kDuration, "20s", 0, 24 * 3600 * kSecond,
      "How long a node tries to reach a head that is not there yet."},
     {"session.root", kString, "", 0, 0,

@@ -16,7 +16,8 @@ constexpr size_t kFunctionBytesKept = 64 << 20;
 
 }  // namespace
 
-void HeadLedger::said(const scheduler::ControllerEvent& event, ForwardedRequest forwarded) {
+void HeadLedger::said(const scheduler::ControllerEvent& event, ForwardedRequest forwarded,
+                      scheduler::Time now) {
   ProcessId process = forwarded.process;
   if (const auto* hold = std::get_if<From<protocol::ActorHold>>(&event)) {
     Book& book = books_[process];
@@ -39,7 +40,7 @@ void HeadLedger::said(const scheduler::ControllerEvent& event, ForwardedRequest 
   }
   if (forwarded.request == 0) return;
   orders_[{process, forwarded.request}] = next_order_;
-  unanswered_[next_order_++] = std::move(forwarded);
+  unanswered_[next_order_++] = {std::move(forwarded), now};
 }
 
 std::vector<ObjectId> HeadLedger::held_by(const ForwardedRequest& request) const {
@@ -55,7 +56,7 @@ std::vector<ObjectId> HeadLedger::answered(ProcessId process, wire::Bytes bytes)
   reader(envelope, head);
   auto order = orders_.find({process, envelope.request});
   if (!reader.ok() || order == orders_.end()) return {};
-  ForwardedRequest request = std::move(unanswered_.extract(order->second).mapped());
+  ForwardedRequest request = std::move(unanswered_.extract(order->second).mapped().request);
   orders_.erase(order);
   auto type = static_cast<MessageType>(request.type);
   if (type == MessageType::kKvGet && head.code == StatusCode::kOk) {
@@ -101,8 +102,15 @@ void HeadLedger::keep_function(const std::string& key, const std::string& code) 
 
 void HeadLedger::updated(ProcessId subscriber, const protocol::ActorUpdate& update) {
   auto created = created_.find(update.actor);
-  if (update.state == protocol::ActorState::kAlive && created != created_.end())
-    created->second.ran = true;
+  if (created != created_.end()) {
+    Created& actor = created->second;
+    bool fresh = update.incarnation > actor.incarnation;   // others here may hear of it, too
+    if (update.state == protocol::ActorState::kAlive) actor.ran = true;
+    if (update.state == protocol::ActorState::kRestarting && fresh &&
+        update.cause.kind != protocol::ErrorKind::kNodeDied)
+      ++actor.restarts;
+    actor.incarnation = std::max(actor.incarnation, update.incarnation);
+  }
   if (update.state != protocol::ActorState::kDead) return;
   if (auto book = books_.find(subscriber); book != books_.end()) {
     book->second.watches.erase(update.actor);
@@ -123,7 +131,7 @@ std::vector<ObjectId> HeadLedger::client_left(ProcessId process) {
   for (auto it = orders_.lower_bound({process, 0});
        it != orders_.end() && it->first.first == process;) {
     auto request = unanswered_.extract(it->second);
-    for (const ObjectId& id : held_by(request.mapped())) held.push_back(id);
+    for (const ObjectId& id : held_by(request.mapped().request)) held.push_back(id);
     it = orders_.erase(it);
   }
   started_.erase(process);
@@ -131,6 +139,34 @@ std::vector<ObjectId> HeadLedger::client_left(ProcessId process) {
     for (const ActorId& id : book.mapped().created) created_.erase(id);
   }
   return held;
+}
+
+std::vector<HeadLedger::GivenUp> HeadLedger::give_up(scheduler::Time before) {
+  std::vector<GivenUp> out;
+  for (auto it = unanswered_.begin(); it != unanswered_.end();) {
+    const auto& [request, since] = it->second;
+    if (since > before) break;   // they are in order
+    bool waited_for = true;
+    if (static_cast<MessageType>(request.type) == MessageType::kActorCreate) {
+      auto create = wire::decode<protocol::ActorCreate>(wire::as_bytes(request.body));
+      waited_for = create && !create->spec.name.empty();
+      if (waited_for) books_[request.process].holds.erase(create->spec.actor);
+    } else if (static_cast<MessageType>(request.type) == MessageType::kKvPut) {
+      auto put = wire::decode<protocol::KvPut>(wire::as_bytes(request.body));
+      waited_for = put && put->space != kFunctionSpace;   // those are answered here
+    } else if (static_cast<MessageType>(request.type) == MessageType::kKvGet) {
+      auto get = wire::decode<protocol::KvGet>(wire::as_bytes(request.body));
+      waited_for = get && get->space != kFunctionSpace;   // a task waits, not its caller
+    }
+    if (!waited_for) {
+      ++it;
+      continue;
+    }
+    out.push_back({request.process, request.request, held_by(request)});
+    orders_.erase({request.process, request.request});
+    it = unanswered_.erase(it);
+  }
+  return out;
 }
 
 void HeadLedger::describe(scheduler::LiveClient& client) const {
@@ -142,7 +178,7 @@ void HeadLedger::describe(scheduler::LiveClient& client) const {
   client.watched_groups.assign(book.watched_groups.begin(), book.watched_groups.end());
   for (const ActorId& id : book.created) {
     const Created& created = created_.at(id);
-    client.created.push_back({created.spec, created.ran});
+    client.created.push_back({created.spec, created.ran, created.restarts});
   }
   client.ended.assign(book.ended.begin(), book.ended.end());
 }
@@ -163,7 +199,7 @@ std::vector<ForwardedRequest> HeadLedger::to_repeat(
     if (!started.ok) out.push_back(started.message);
   }
   for (auto it = unanswered_.begin(); it != unanswered_.end();) {
-    const ForwardedRequest& request = it->second;
+    const ForwardedRequest& request = it->second.request;
     bool once = false;
     if (static_cast<MessageType>(request.type) == MessageType::kKvPut) {
       auto put = wire::decode<protocol::KvPut>(wire::as_bytes(request.body));

@@ -28,13 +28,23 @@ inline constexpr std::string_view kFunctionSpace = "fn";
 class HeadLedger {
  public:
   // A client's message to the controller; `event` is what `forwarded` says.
-  void said(const scheduler::ControllerEvent& event, ForwardedRequest forwarded);
+  void said(const scheduler::ControllerEvent& event, ForwardedRequest forwarded,
+            scheduler::Time now);
   // A reply: Envelope, ReplyHead, payload. Gives what the request had this daemon hold: the
   // arguments of a constructor.
   std::vector<ObjectId> answered(ProcessId process, wire::Bytes reply);
   void updated(ProcessId subscriber, const protocol::ActorUpdate& update);
   // As answered(), for all of its requests.
   std::vector<ObjectId> client_left(ProcessId process);
+
+  struct GivenUp {
+    ProcessId process = 0;
+    uint64_t request = 0;
+    std::vector<ObjectId> held;  // as of answered()
+  };
+  // Requests said before `before`, which count as answered now. Not actors without a name, nor
+  // functions: nobody waits for these but calls and tasks, which wait for a cluster as ever.
+  std::vector<GivenUp> give_up(scheduler::Time before);
 
   // Code, by its hash; null when it was not put or asked for here lately.
   const std::string* function(const std::string& key) const;
@@ -60,6 +70,12 @@ class HeadLedger {
   struct Created {
     std::shared_ptr<const protocol::ActorSpec> spec;
     bool ran = false;
+    uint32_t incarnation = 0;  // the newest heard of
+    uint32_t restarts = 0;     // that it had to pay for
+  };
+  struct Unanswered {
+    ForwardedRequest request;
+    scheduler::Time since{0};
   };
   struct Started {
     ForwardedRequest message;
@@ -73,7 +89,7 @@ class HeadLedger {
   std::map<ActorId, Created> created_;
   std::map<ProcessId, Started> started_;  // by worker
   std::deque<scheduler::ExitedActor> exits_;
-  std::map<uint64_t, ForwardedRequest> unanswered_;  // by order
+  std::map<uint64_t, Unanswered> unanswered_;  // by order
   std::map<RequestKey, uint64_t> orders_;
   uint64_t next_order_ = 1;
   std::map<std::string, std::string> functions_;

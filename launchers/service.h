@@ -280,6 +280,7 @@ class Service {
   void tell_drivers(const std::string& text);
   void to_head(const scheduler::ControllerEvent& event, ForwardedRequest request);
   void forward_control(const ForwardedRequest& request);
+  void give_up_requests();
   Status create_head_mesh();
   void expect_members();
 

@@ -122,6 +122,7 @@ void Service::head_sought(scheduler::Time sent_at, const Result<PeerId>& found) 
         "the head of the cluster has not come back within {} s (cluster.head_timeout)",
         std::chrono::duration_cast<std::chrono::seconds>(patience).count()));
   }
+  give_up_requests();
   away_->timer = loop_.call_after(away_->pause, [this] {
     if (!away_) return;
     away_->timer = 0;
@@ -193,7 +194,7 @@ void Service::to_head(const ControllerEvent& event, ForwardedRequest request) {
     return reply(request.process, request.request, Status(),
                  wire::encode(protocol::KvGetReply{*code}));
   }
-  ledger_.said(event, request);
+  ledger_.said(event, request, now());
   if (!away_) return forward_control(request);
   // A function: this node has it, and the next life of the head will.
   if (put != nullptr && put->message.space == kFunctionSpace)
@@ -207,6 +208,21 @@ void Service::forward_control(const ForwardedRequest& request) {
     if (create) store_->hold(request.process, head_daemon(), create->spec.holds, {});
   }
   tell_node(kHeadNumber, NodeMessageType::kControl, wire::encode(request));
+}
+
+// Who waits for an answer is told that there is none: nobody waits for a head without an end.
+void Service::give_up_requests() {
+  scheduler::Time patience = options_.config->get_duration("cluster.request_timeout");
+  if (loop_.now() < away_->since + patience) return;
+  Status late(StatusCode::kTimeout,
+              fmt::format("the head of the cluster has been away for {} ms "
+                          "(cluster.request_timeout): this may or may not have been done",
+                          std::chrono::duration_cast<std::chrono::milliseconds>(
+                              loop_.now() - away_->since).count()));
+  for (const HeadLedger::GivenUp& gone : ledger_.give_up(now() - patience)) {
+    reply(gone.process, gone.request, late);
+    store_->hold(kDaemonProcess, 0, {}, gone.held);
+  }
 }
 
 // ---- Head
@@ -242,7 +258,9 @@ void Service::expect_members() {
   for (const auto& [number, node] : expected) {
     PeerId peer{number, node.incarnation};
     members_[peer] = node.node;
-    mesh_->know(peer, {});
+    auto address = transport::parse_fabric_address(node.address);
+    mesh_->know(peer, address ? *address : FabricAddress{});
+    if (address) mesh_->contact(peer);  // a port that refuses is not waited for
   }
   for (uint32_t number = kHeadNumber + 1; number <= controller_->last_number(); ++number) {
     if (!expected.contains(static_cast<uint16_t>(number))) mesh_->ban(number);

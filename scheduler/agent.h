@@ -309,6 +309,7 @@ struct PlacedActor {
   JobId job = 0;
   ProcessId worker = 0;              // 0: waits
   bool running = false;
+  uint32_t restarts = 0;             // as the controller said
   ResourceMap request;               // to place it
   Holding holding;
 };

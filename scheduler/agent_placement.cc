@@ -71,6 +71,7 @@ void Agent::on(const PlaceActor& message) {
   actor.spec = message.spec;
   actor.incarnation = message.incarnation;
   actor.job = message.job;
+  actor.restarts = message.restarts;
   actor.request = creation_request(*message.spec);
   WaitingPlacement wait;
   wait.actor = message.actor;

@@ -335,7 +335,8 @@ std::vector<uint16_t> Agent::named_nodes() const {
 std::vector<LiveActor> Agent::live_actors() const {
   std::vector<LiveActor> out;
   for (const auto& [id, actor] : actors_) {
-    out.push_back({id, actor.incarnation, actor.worker, actor.job, actor.running, actor.spec});
+    out.push_back({id, actor.incarnation, actor.worker, actor.job, actor.running, actor.spec,
+                   actor.restarts});
   }
   return out;
 }

@@ -84,7 +84,8 @@ struct NodeHeartbeat {
   uint16_t number = 0, incarnation = 0;
   Time sent_at{0};               // the node's clock
 };
-// A death that is proved: the daemon's process is gone. Silence is the controller's to notice.
+// A death that is proved: the daemon's process is gone. Silence is the controller's to notice. Also
+// of one of expected() after a restart: it is not waited for.
 struct NodeLost {
   NodeId node;
   protocol::ErrorRecord cause;
@@ -264,9 +265,10 @@ struct ExpectedNode {
   uint64_t journal_pending = 0;
   Time since{0};
   bool dead = false;                 // declared so, and maybe not everybody has heard of it
+  std::string address = {};          // where it listens, once it was a member
   template <class A>
   void fields(A& a) {
-    a(node, number, incarnation, hostname, dead);
+    a(node, number, incarnation, hostname, dead, address);
   }
 };
 struct Barrier {
@@ -443,6 +445,7 @@ class Controller {
   void take_over_actor(const NodeId& node, const LiveActor& live);
   void take_over_group(const NodeId& node, const LiveGroup& live);
   void settle_early();
+  void end_restoring_if_complete();
   void end_restoring();
 
   // Jobs and key-value (controller_jobs.cc).
@@ -545,6 +548,8 @@ class Controller {
   std::set<ActorId> unconfirmed_;                                  // may live on such a node
   std::set<ActorId> held_back_;            // asked for since; the same may be there from before
   std::vector<ExpectedNode> dead_before_;  // in the last life; some may not have heard of it
+  // Died while restoring: who is not back yet has to hear of it, too.
+  std::vector<std::pair<NodeInfo, protocol::ErrorRecord>> unannounced_;
   std::map<KvKey, std::string> kv_;
   std::map<std::string, std::set<JobId>> function_users_;          // "fn" keys: jobs that put them
   std::map<KvKey, std::vector<KvWait>> kv_waits_;

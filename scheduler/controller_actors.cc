@@ -142,7 +142,8 @@ void Controller::place(ActorId id, ActorInfo& actor) {
   settle_on(id, actor, node);
   auto job = jobs_.find(actor.job);
   const bool job_ended = job == jobs_.end() || !job->second.alive;
-  send(actor.node, PlaceActor{id, actor.incarnation, actor.job, actor.spec, job_ended});
+  send(actor.node, PlaceActor{id, actor.incarnation, actor.job, actor.spec, job_ended,
+                              actor.restarts});
 }
 
 void Controller::place_waiting_actors() {

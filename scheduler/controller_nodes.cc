@@ -91,7 +91,11 @@ void Controller::on(const NodeAsks& event) {
   if (Status valid = validate_resources(total); !valid.is_ok()) {
     return refuse(join, valid.code(), std::string(valid.message()));
   }
+  ExpectedNode record = std::move(expected->second);
   expected_.erase(expected);
+  if (std::exchange(record.address, join.address) != join.address) {   // for the next life
+    journal({{RecordKind::kNode, std::to_string(join.number), wire::encode(record)}});
+  }
   NodeInfo info;
   info.node = join.node;
   info.total = info.available = std::move(total);
@@ -199,7 +203,17 @@ void Controller::review_node(uint16_t number, Time due) {
   node_dead(member->first, node.condemned.value_or(silent));
 }
 
-void Controller::on(const NodeLost& event) { node_dead(event.node, event.cause); }
+void Controller::on(const NodeLost& event) {
+  if (nodes_.contains(event.node)) return node_dead(event.node, event.cause);
+  auto missing = std::find_if(expected_.begin(), expected_.end(), [&](const auto& entry) {
+    return entry.second.node == event.node;
+  });
+  if (!restoring_ || missing == expected_.end()) return;
+  if (missing->second.incarnation == static_cast<uint16_t>(boot_)) return;
+  dead_before_.push_back(std::move(missing->second));
+  expected_.erase(missing);
+  end_restoring_if_complete();
+}
 
 void Controller::node_dead(const NodeId& id, ErrorRecord cause) {
   auto entry = nodes_.extract(id);
@@ -214,7 +228,8 @@ void Controller::node_dead(const NodeId& id, ErrorRecord cause) {
   forget_quarrels_of(dead.number);
   out_.push_back(FenceNode{id, dead.number, dead.incarnation, cause});
   if (!dead.local) journal_death(dead);
-  open_barrier(dead, cause);
+  if (restoring_) unannounced_.emplace_back(dead, cause);
+  else open_barrier(dead, cause);
   drop_clients_of(dead.number, dead.incarnation, cause);
   lose_groups_on(id);
   std::vector<ActorId> lost;

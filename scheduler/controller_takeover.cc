@@ -84,6 +84,7 @@ void Controller::take_over_created(const LiveClient& creator, const CreatedActor
   actor.job = creator.job;
   actor.incarnation = first_incarnation_;
   actor.ran = created.ran;
+  actor.restarts = created.restarts;
   restore_actor(std::move(actor));
   auto group = groups_.find(spec->placement.strategy.group);
   if (group != groups_.end()) group->second.actors.insert(id);
@@ -93,7 +94,10 @@ void Controller::take_over_created(const LiveClient& creator, const CreatedActor
 void Controller::take_over(const NodeId& node, const NodeJoin& join) {
   for (const LiveActor& live : join.actors) take_over_actor(node, live);
   for (const LiveGroup& live : join.groups) take_over_group(node, live);
-  if (!restoring_) return;
+  if (restoring_) end_restoring_if_complete();
+}
+
+void Controller::end_restoring_if_complete() {
   const bool complete = std::all_of(expected_.begin(), expected_.end(), [&](const auto& entry) {
     return entry.second.incarnation == static_cast<uint16_t>(boot_);
   });
@@ -122,6 +126,7 @@ void Controller::take_over_actor(const NodeId& node, const LiveActor& live) {
   held_back_.erase(live.actor);
   unplaced_.erase(live.actor);
   actor.incarnation = live.incarnation;
+  actor.restarts = std::max(actor.restarts, live.restarts);
   settle_on(live.actor, actor, node);
   actor.process = live.process;
   if (live.process != kNoProcess) {
@@ -159,6 +164,7 @@ void Controller::take_over_group(const NodeId& node, const LiveGroup& live) {
   unplanned_.erase(live.group);
   group.state = GroupState::kCreated;
   push(live.group, group);
+  tell_places(live.group, group);   // those who came back before have asked
 }
 
 // Those who hold or watch actors that are known now, in whatever state.
@@ -204,6 +210,7 @@ void Controller::end_restoring() {
     if (!dead.dead) journal_death(info);
     open_barrier(info, cause);
   }
+  for (const auto& [info, why] : std::exchange(unannounced_, {})) open_barrier(info, why);
   settle_early();
   const std::set<ActorId> unconfirmed = std::exchange(unconfirmed_, {});
   for (const ActorId& id : unconfirmed) {

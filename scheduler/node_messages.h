@@ -66,11 +66,12 @@ struct PlaceActor {
   JobId job = 0;
   std::shared_ptr<const protocol::ActorSpec> spec;
   bool job_ended = false;   // a detached actor that outlived its job
+  uint32_t restarts = 0;    // of those that it may have: for the controller's next life
   template <class A>
   void fields(A& a) {
     a(actor, incarnation, job);
     shared_spec_fields(a, spec);
-    a(job_ended);
+    a(job_ended, restarts);
   }
 };
 // The constructor has run: from creation resources to lifetime resources.
@@ -298,10 +299,12 @@ struct LiveActor {
   JobId job = 0;
   bool running = false;
   std::shared_ptr<const protocol::ActorSpec> spec;
+  uint32_t restarts = 0;          // as the controller said
   template <class A>
   void fields(A& a) {
     a(actor, incarnation, process, job, running);
     shared_spec_fields(a, spec);
+    a(restarts);
   }
 };
 struct LiveGroup {
@@ -310,14 +313,16 @@ struct LiveGroup {
   std::vector<int32_t> bundles;
   SHEAF_FIELDS(group, attempt, bundles)
 };
-// An actor whose creation was acknowledged to a client of this node. `ran`: it was alive once.
+// An actor whose creation was acknowledged to a client of this node. `ran`: it was alive once;
+// `restarts`: those seen here.
 struct CreatedActor {
   std::shared_ptr<const protocol::ActorSpec> spec;
   bool ran = false;
+  uint32_t restarts = 0;
   template <class A>
   void fields(A& a) {
     shared_spec_fields(a, spec);
-    a(ran);
+    a(ran, restarts);
   }
 };
 // It left of its own will, and no controller may have heard it.

@@ -37,6 +37,8 @@ WORLD = """
         def __init__(self): self.n = 0
         def add(self): self.n += 1; return self.n
         def host(self): return socket.gethostname()
+        def pid(self): return os.getpid()
+        def die(self): os._exit(1)
         def block(self, seed):
             return numpy.random.default_rng(seed).integers(0, 256, 300_000, dtype=numpy.uint8)
         def size(self, array): return int(array.size)
@@ -293,6 +295,75 @@ def test_a_head_with_another_journal_refuses_the_members_of_the_old_one(cluster)
         wait_for(lambda host=host: not [p for p in cluster.processes(host) if "sheafd" in p])
     cluster.join(2)
     cluster.run("wait_for(lambda: len(alive()) == 2)", few=True)
+
+
+def test_nobody_waits_for_a_head_without_end_and_restarts_stay_counted():
+    settings = (*CALM, "cluster.request_timeout=1s")
+    with Lab(3) as lab, Cluster(lab, settings=settings) as cluster:
+        program = cluster.start(
+            WORLD
+            + """
+    mortal = Counter.options(max_restarts=1, max_task_retries=0, **on(2)).remote()
+    def die():
+        pid = sheaf.get(mortal.pid.remote(), timeout=30)
+        try:
+            sheaf.get(mortal.die.remote(), timeout=30)
+        except sheaf.exceptions.RayActorError:
+            pass
+        return pid
+    first = die()
+    def restarted():
+        try:
+            return sheaf.get(mortal.pid.remote(), timeout=30) != first
+        except sheaf.exceptions.ActorUnavailableError:
+            return False
+    wait_for(restarted)
+    second = on(2)
+    assert sheaf.get(where.options(**second).remote(), timeout=30) == "host2"
+    step("ready")
+
+    for wait in (lambda: kv._internal_kv_put("key", "value"),
+                 lambda: kv._internal_kv_get("key"),
+                 lambda: Counter.options(name="somebody").remote(),
+                 lambda: sheaf.get_actor("somebody")):
+        begun = time.monotonic()
+        try:
+            wait()
+            raise SystemExit("there is no head")
+        except sheaf.exceptions.GetTimeoutError as error:
+            assert "request_timeout" in str(error), error
+        assert time.monotonic() - begun < 10
+    assert sheaf.get(where.options(**second).remote(), timeout=30) == "host2"
+    assert sheaf.get(mortal.add.remote(), timeout=30) == 1
+    step("alone")
+
+    def back():
+        try:
+            return len(alive()) == 3
+        except sheaf.exceptions.RayError:   # this node has not found it yet
+            return False
+    wait_for(back)
+    kv._internal_kv_put("key", "after", overwrite=True)
+    assert kv._internal_kv_get("key") == b"after"
+    somebody = Counter.options(name="somebody", get_if_exists=True).remote()
+    assert sheaf.get(somebody.add.remote(), timeout=30) == 1
+    die()
+    try:
+        sheaf.get(mortal.add.remote(), timeout=30)
+        raise SystemExit("its one restart was used before")
+    except sheaf.exceptions.ActorDiedError:
+        print("done", flush=True)
+    """,
+            host=1,
+            stdin=True,
+        )
+        lines_until(program, "ready")
+        cluster.kill_head()
+        say(program)
+        lines_until(program, "alone")
+        cluster.restart_head()
+        say(program)
+        lines_until(program, "done")
 
 
 def test_a_head_that_stays_away_ends_its_members():

@@ -148,6 +148,53 @@ TEST_F(ControllerRestartTest, ADeathIsSaidAgainUntilAllHaveHeardOfIt) {
   for (const NodeGone& gone : later.told<NodeGone>(kSecond)) EXPECT_EQ(gone.number, 1);
 }
 
+TEST_F(ControllerRestartTest, WhoComesBackLateHearsOfThoseThatDiedMeanwhile) {
+  bench.join(kThird, cpus(4));
+  bench.sync();
+  ControllerBench life(bench);
+  life.add_node(cpus(4), kHead);
+  life.send(NodeAsks{back(kThird, 3)});
+  life.send(NodeLost{kThird, {}});
+  EXPECT_TRUE(life.machine.restoring());
+  EXPECT_TRUE(life.told<NodeGone>(kHead).empty()) << "the barrier would close without the second";
+  life.send(NodeAsks{with_driver({})});
+  EXPECT_FALSE(life.machine.restoring());
+  std::vector<uint16_t> gone;
+  for (const NodeGone& message : life.told<NodeGone>(kSecond)) gone.push_back(message.number);
+  EXPECT_EQ(gone, (std::vector<uint16_t>{1, 3})) << "first that this is the head";
+}
+
+TEST_F(ControllerRestartTest, WhoIsKnownToHaveDiedIsNotWaitedFor) {
+  bench.join(kThird, cpus(4));
+  bench.sync();
+  ControllerBench life(bench);
+  life.add_node(cpus(4), kHead);
+  life.send(NodeAsks{with_driver({})});
+  EXPECT_TRUE(life.machine.restoring());
+  life.send(NodeLost{kThird, {}});   // nobody listens there
+  EXPECT_FALSE(life.machine.restoring());
+  EXPECT_EQ(life.told<NodeGone>(kSecond).size(), 2u);
+  life.send(NodeAsks{back(kThird, 3)});
+  EXPECT_EQ(life.take<NodeRefused>().size(), 1u) << "it has to start anew";
+}
+
+TEST_F(ControllerRestartTest, RestartsStayCounted) {
+  protocol::ActorSpec there = actor(), lost = actor();
+  there.max_restarts = lost.max_restarts = 1;
+  ControllerBench life(bench);
+  life.add_node(cpus(4), kHead);
+  NodeJoin join = with_driver({created(there, true), created(lost, true)});
+  for (CreatedActor& made : join.clients[0].created) made.restarts = 1;
+  const ProcessId worker = make_process(second, 1, 8);
+  join.actors.push_back({there.actor, 3, worker, job, true,
+                         std::make_shared<protocol::ActorSpec>(there), 1});
+  life.send(NodeAsks{join});
+  EXPECT_EQ(life.machine.actors().at(there.actor).restarts, 1u);
+  EXPECT_EQ(life.machine.actors().at(lost.actor).restarts, 1u);
+  life.report(ActorLost{there.actor, 3, {}}, kSecond);
+  EXPECT_EQ(life.machine.actors().at(there.actor).state, ActorState::kDead);
+}
+
 TEST_F(ControllerRestartTest, GroupsLiveAsLongAsTheirJob) {
   protocol::GroupCreate mine, detached;
   mine.group = PlacementGroupId::make(driver, 100);

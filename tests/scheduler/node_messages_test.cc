@@ -20,7 +20,7 @@ TEST(NodeMessagesTest, EveryAlternativeComesBackAsItWas) {
   auto spec = std::make_shared<protocol::ActorSpec>();
   spec->actor = {1, 2};
   spec->class_name = "Counter";
-  const auto place = round_trip(PlaceActor{{1, 2}, 3, 4, spec, true});
+  const auto place = round_trip(PlaceActor{{1, 2}, 3, 4, spec, true, 2});
   EXPECT_EQ(place.spec->class_name, "Counter");
   EXPECT_EQ(place.incarnation, 3u);
   EXPECT_TRUE(place.job_ended);

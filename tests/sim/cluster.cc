@@ -124,7 +124,8 @@ bool Cluster::run() {
     drain();
     // At rest when nobody has worked for longer than a lease, and nothing stands still any more.
     const Time least = options_.faults ? 12s : 3s;
-    if (faults_on_ || lasting_ > 0 || drivers_alive_ > 0 || now_ < least) last_work_ = now_;
+    const bool working = faults_on_ || lasting_ > 0 || drivers_alive_ > 0 || !head().up;
+    if (working || now_ < least) last_work_ = now_;
     if (now_ - last_work_ > 6s) break;
   }
   if (oracle_.empty()) check_end();
@@ -177,6 +178,7 @@ void Cluster::send(SimNode& from, uint16_t to, size_t bytes,
                    std::function<void(SimNode&)> deliver) {
   SimNode* target = by_number(to);
   if (!target || from.gone.contains(to)) return;
+  if (to == 1 && from.head_life != target->life) return;   // it knows of no such life yet
   ++stats_.messages;
   stats_.bytes += bytes;
   if (bytes > 0) {
@@ -211,13 +213,14 @@ void Cluster::pump(const LifeKey& from, const LifeKey& to) {
     it->second.queue.pop_front();
     // What a dead life had under way is dropped by whoever was told of its death.
     const SimNode& source = *nodes_[from.first];
+    const bool unknown_head = from.first == 0 && target.head_life != from.second;
     uint16_t number = source.life == from.second ? source.number : uint16_t{0};
     if (number == 0) {
       for (const auto& [given, life] : numbers_) {
         if (life == from) number = given;
       }
     }
-    if (!target.gone.contains(number)) deliver(target);
+    if (!unknown_head && !target.gone.contains(number)) deliver(target);
     drain();
     it = channels_.find({from, to});
     if (it == channels_.end()) return;
@@ -231,33 +234,6 @@ void Cluster::pump_all() {
 }
 
 // ---- Lives of nodes -----------------------------------------------------------------------------
-
-void Cluster::start_head() {
-  journal_ = std::make_unique<MemoryJournal>(
-      [this](JournalCompletion done) {
-        at_node(head(), now_ + delay(1, 50),
-                [this, done](SimNode&) { to_controller(JournalSynced{done}); });
-      },
-      false);
-  controller_ = std::make_unique<Controller>();
-  SimNode& node = head();
-  ++node.life;
-  node.id = {1000, node.life};
-  node.number = 1;
-  node.incarnation = 1;
-  node.up = node.member = true;
-  numbers_[1] = {0, node.life};
-  AgentConfig config;
-  config.node = node.id;
-  config.number = 1;
-  config.total = node.total;
-  config.labels = node.labels;
-  node.agent = std::make_unique<Agent>(config);
-  for (const ControllerAction& action : controller_->start(now_)) {
-    std::visit([&](const auto& a) { act(a); }, action);
-  }
-  to_controller(NodeJoined{node.id, node.total, node.labels, "head", "head:1", 1, 1});
-}
 
 void Cluster::start_node(uint32_t slot) {
   SimNode& node = *nodes_[slot];
@@ -274,6 +250,10 @@ void Cluster::start_node(uint32_t slot) {
   node.agent_told.clear();
   node.silent_since.clear();
   node.complained = false;
+  node.away = node.rejoining = false;
+  node.head_life = 0;
+  node.ledger = {};
+  node.jobs.clear();
   node.next_process = 2;
   at_node(node, now_ + delay(100, 100000), [this](SimNode& self) { ask_number(self); });
 }
@@ -281,7 +261,7 @@ void Cluster::start_node(uint32_t slot) {
 // Over a connection of its own, before it has a place in the mesh: asks until it is answered.
 void Cluster::ask_number(SimNode& node) {
   if (node.number != 0) return;
-  if (!cut(0, node.slot) && head().paused_until <= now_) {
+  if (!cut(0, node.slot) && head().up && head().paused_until <= now_) {
     NodeJoin join;
     join.node = node.id;
     join.hostname = "host";
@@ -300,6 +280,7 @@ void Cluster::join(SimNode& node) {
   join.address = "host:1";
   join.total = node.total;
   join.labels = node.labels;
+  add_what_lives(node, join);
   node.asked_at = now_;
   send(node, 1, 100, [this, join](SimNode&) { to_controller(NodeAsks{join}); });
 }
@@ -343,7 +324,7 @@ void Cluster::stop_node(SimNode& node, bool restart) {
 
 // The members that its connections do not reach: the head is told, again and again.
 void Cluster::complain(SimNode& node) {
-  if (cuts_.empty()) return;
+  if (cuts_.empty() || node.away) return;
   PeersSilent silent;
   const std::map<uint16_t, Time> before = std::exchange(node.silent_since, {});
   for (const auto& other : nodes_) {
@@ -396,8 +377,14 @@ void Cluster::part_two_members() {
 void Cluster::drain_somebody(uint32_t slot) {
   const uint16_t number = nodes_[slot]->number;
   to_controller(DrainAsked{number, true});
-  at_node(head(), now_ + delay(20000, 1500000),
-          [this, number](SimNode&) { to_controller(DrainAsked{number, false}); });
+  at(now_ + delay(20000, 1500000), [this, number] { end_drain(number); });
+}
+
+void Cluster::end_drain(uint16_t number) {
+  const bool there = head().up && head().paused_until <= now_ &&
+                     !controller_->node_with(number).is_nil();
+  if (there) return to_controller(DrainAsked{number, false});
+  if (by_number(number)) at(now_ + 500ms, [this, number] { end_drain(number); });
 }
 
 void Cluster::inject_fault() {
@@ -424,7 +411,10 @@ void Cluster::inject_fault() {
     });
     return;
   }
-  if (kind == 6 && node.member && head().paused_until <= now_) return drain_somebody(slot);
+  if (kind == 6 && node.member && head().up && head().paused_until <= now_) {
+    return drain_somebody(slot);
+  }
+  if (kind == 7 && random_.one_in(3)) return crash_head();
   if (kind == 4 && node.member && drivers_started_ < 12) return start_driver(node);
   std::vector<ProcessId> victims;
   for (const auto& [id, p] : processes_) {
@@ -450,6 +440,7 @@ void Cluster::tick(SimNode& node) {
 }
 
 void Cluster::tick_controller() {
+  if (!controller_) return;
   const std::optional<Time> next = controller_->next_tick();
   if (!next) return;
   const Time due = std::max(*next, now_);

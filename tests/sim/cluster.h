@@ -3,7 +3,8 @@
 //
 // Messages between two daemons keep their order and come exactly once while both lives last; they
 // wait while a link is cut or the receiver stands still. A node that lost its lease stops by itself
-// and comes back as a new one. The same seed gives the same run. Oracles look on all the time.
+// and comes back as a new one; a head that died opens its journal again. The same seed gives the
+// same run. Oracles look on all the time.
 #pragma once
 
 #include <deque>
@@ -16,6 +17,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "launchers/head_ledger.h"
 #include "scheduler/agent.h"
 #include "scheduler/controller.h"
 #include "scheduler/journal.h"
@@ -45,6 +47,7 @@ struct ClusterStats {
   uint64_t events = 0, faults = 0, node_deaths = 0, messages = 0, bytes = 0, tasks = 0, calls = 0;
   uint64_t checks = 0, remote_tasks = 0, heartbeats = 0, views = 0, view_bytes = 0;
   uint64_t nodes = 0, partings = 0;   // partings: links of two members that were lost for good
+  uint64_t head_deaths = 0;
   uint64_t control_messages = 0;                // those that do not come from a task's call
   uint64_t head_messages = 0, head_bytes = 0;   // of them, to and from the head's daemon
   Time begun{0}, tasks_done{0};  // when a scaling run's tasks were there; when the last one ended
@@ -116,6 +119,12 @@ struct SimNode {
   std::set<uint16_t> agent_told; // of them, those of which its agent has heard
   std::map<uint16_t, Time> silent_since;   // members that it does not reach
   bool complained = false;
+  // Of the head that it is registered with; away: it knows that this one is dead.
+  uint64_t head_life = 0;
+  uint16_t head_incarnation = 0;
+  bool away = false, rejoining = false;
+  launchers::HeadLedger ledger;
+  std::map<JobId, JobStarted> jobs;
 };
 using LifeKey = std::pair<uint32_t, uint64_t>;   // slot, life
 
@@ -161,9 +170,9 @@ class Cluster {
   void mend(uint32_t a, uint32_t b);
   void part_two_members();
   void drain_somebody(uint32_t slot);
+  void end_drain(uint16_t number);
   void complain(SimNode& node);
   void start_submitters();
-  void start_head();
   void start_node(uint32_t slot);
   void ask_number(SimNode& node);
   void join(SimNode& node);
@@ -174,6 +183,17 @@ class Cluster {
   void tick(SimNode& node);
   void tick_controller();
   void sync_journal();
+
+  // cluster_head.cc: the head's lives, and how its members see them.
+  void start_head();
+  void crash_head();
+  void seek_head(SimNode& node);
+  void head_sought(SimNode& node, Time sent_at, bool refused, uint64_t found);
+  void lose_head(SimNode& node);
+  void rejoin(SimNode& node, uint64_t life);
+  void add_what_lives(SimNode& node, NodeJoin& join);
+  void forward(SimNode& node, const launchers::ForwardedRequest& request);
+  static bool knows_dead(const SimNode& node, ProcessId process);
 
   // cluster_daemon.cc: the daemons' glue.
   void to_agent(SimNode& node, AgentEvent event);
@@ -217,10 +237,14 @@ class Cluster {
   void between(ProcessId from, ProcessId to, std::function<void(SimProcess&)> what);
   void kill_process(ProcessId id);
   void announce_death(SimNode& node, ProcessId id);
+  template <class Look>
+  void each_process(const SimNode& node, Look look);
   template <class Message>
   void ask(SimProcess& p, Message message, std::function<void(SimProcess&, const Reply&)> then);
   template <class Message>
   void post(SimProcess& p, Message message);
+  template <class Message>
+  void say(SimProcess& p, uint64_t request, Message message);
   void start_driver(SimNode& node);
   void run_program(SimProcess& p);
   uint32_t class_of(SimProcess& p, const protocol::SchedulingClass& spec);
@@ -252,6 +276,7 @@ class Cluster {
   void check_parting(const SimNode& node, uint16_t other, Time since);
   void check_condemned(const SimNode& node);
   void check_barrier(const BarrierClosed& closed);
+  std::string what_it_waits_for(const SimProcess& p);
   void check_end();
 
   ClusterOptions options_;

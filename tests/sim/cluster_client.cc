@@ -72,17 +72,18 @@ void Cluster::announce_death(SimNode& node, ProcessId id) {
     if (number == node.number) continue;
     send(node, number, 40, [this, id, cause](SimNode& other) {
       to_agent(other, ProcessDied{id, cause, true});
-      for (auto& [peer, p] : processes_) {
-        if (p.slot != other.slot || !p.alive) continue;
-        to_process(peer, [this, id](SimProcess& self) { on_peer_down(self, id); });
-      }
+      each_process(other, [&](SimProcess& p) {
+        to_process(p.id, [this, id](SimProcess& self) { on_peer_down(self, id); });
+      });
     });
   }
-  for (auto& [peer, p] : processes_) {
-    if (p.slot != node.slot || !p.alive) continue;
-    to_process(peer, [this, id](SimProcess& self) { on_peer_down(self, id); });
+  each_process(node, [&](SimProcess& p) {
+    to_process(p.id, [this, id](SimProcess& self) { on_peer_down(self, id); });
+  });
+  if (it->second.tasks_open > 0) {
+    std::erase_if(tasks_, [&](const auto& entry) { return entry.second.owner == id; });
   }
-  std::erase_if(tasks_, [&](const auto& entry) { return entry.second.owner == id; });
+  node.ledger.client_left(id);
   drivers_alive_ -= it->second.driver;
   processes_.erase(it);
   to_agent(node, ProcessDied{id, cause, true});
@@ -245,7 +246,7 @@ void Cluster::on_grant(SimProcess& p, uint32_t class_id, uint64_t lease, Process
   if (c.requested > 0) --c.requested;
   p.leases[lease] = {worker, class_id, 0, false};
   // Its node may have been declared dead while the grant was on its way through this one.
-  if (nodes_[p.slot]->gone.contains(node_of(worker))) return on_peer_down(p, worker);
+  if (knows_dead(*nodes_[p.slot], worker)) return on_peer_down(p, worker);
   use_lease(p, lease);
 }
 

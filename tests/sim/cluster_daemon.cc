@@ -15,7 +15,7 @@ void Cluster::to_agent(SimNode& node, AgentEvent event) {
     note(10, self.number, event.index());
     if (const auto* told = std::get_if<FromController>(&event)) {
       if (const auto* gone = std::get_if<NodeGone>(&told->message)) {
-        self.agent_told.insert(gone->number);
+        if (gone->number != 1) self.agent_told.insert(gone->number);
       }
     }
     for (const AgentAction& action : self.agent->handle(event, now_)) perform(self, action);
@@ -27,6 +27,7 @@ void Cluster::to_agent(SimNode& node, AgentEvent event) {
 
 void Cluster::to_controller(ControllerEvent event) {
   work_.push_back([this, event = std::move(event)] {
+    if (!controller_) return;
     note(20, event.index());
     for (const ControllerAction& action : controller_->handle(event, now_)) {
       std::visit([&](const auto& a) { act(a); }, action);
@@ -163,7 +164,18 @@ void Cluster::act(const Reply& a) {
   };
   if (node_of(a.process) == 1) return to_process(a.process, deliver);
   send(head(), node_of(a.process), kHead + 20 + a.payload.size(),
-       [this, id = a.process, deliver](SimNode&) { to_process(id, deliver); });
+       [this, a, deliver](SimNode& self) {
+         std::string bytes;
+         wire::Writer writer(bytes);
+         writer(protocol::Envelope{a.request}, protocol::ReplyHead{a.code, a.message});
+         bytes += a.payload;
+         (void)self.ledger.answered(a.process, wire::as_bytes(bytes));
+         SimProcess* p = live(a.process);   // the first that a driver asks for is its job
+         if (p && p->driver && p->job == 0 && a.code == StatusCode::kOk) {
+           if (auto reply = wire::decode<protocol::RegisterJobReply>(a.payload)) p->job = reply->job;
+         }
+         to_process(a.process, deliver);
+       });
 }
 
 void Cluster::act(const ToNode& a) {
@@ -171,7 +183,9 @@ void Cluster::act(const ToNode& a) {
   SimNode* node = by_number(a.number);
   if (node && node->id != a.node) node = nullptr;
   const auto* gone = std::get_if<NodeGone>(&a.message);
-  if (gone && gone->number == a.number && node) check_condemned(*node);
+  const bool itself = gone && node && gone->number == a.number &&
+                      gone->incarnation == node->incarnation;
+  if (itself) check_condemned(*node);
   if (a.number == 1) return from_head(head(), a.message);
   size_t bytes = 0;
   if (options_.count_bytes) bytes = kHead + encode(a.message).size();
@@ -188,8 +202,10 @@ void Cluster::act(const ToNode& a) {
 void Cluster::act(const PushActorUpdate& a) {
   const auto deliver = [this, a](SimProcess& p) { on_actor_update(p, a.update); };
   if (node_of(a.process) == 1) return to_process(a.process, deliver);
-  send(head(), node_of(a.process), kHead + 80,
-       [this, id = a.process, deliver](SimNode&) { to_process(id, deliver); });
+  send(head(), node_of(a.process), kHead + 80, [this, a, deliver](SimNode& self) {
+    self.ledger.updated(a.process, a.update);
+    to_process(a.process, deliver);
+  });
 }
 
 void Cluster::act(const NodeAccepted& a) {
@@ -199,8 +215,11 @@ void Cluster::act(const NodeAccepted& a) {
     const LifeKey life{node->slot, node->life};
     if (!first && known->second != life) fail("Fence", "a number was given out twice");
     known->second = life;
-    at_node(*node, now_ + delay(50, 500), [this, a](SimNode& self) {
+    at_node(*node, now_ + delay(50, 500), [this, a, from = head().life,
+                                            incarnation = head().incarnation](SimNode& self) {
       if (!a.member && self.number == 0) {
+        self.head_life = from;
+        self.head_incarnation = incarnation;
         self.number = a.number;
         self.incarnation = a.incarnation;
         AgentConfig config;
@@ -210,10 +229,14 @@ void Cluster::act(const NodeAccepted& a) {
         config.labels = self.labels;
         self.agent = std::make_unique<Agent>(config);
         join(self);
-      } else if (a.member && !self.lease) {
+        if (head().life != from || !head().up) seek_head(self);
+      } else if (a.member && self.head_life == from && !self.away) {
+        const bool first = !self.lease;
+        if (!first && !self.rejoining) return;
         self.lease.emplace(NodeLeaseConfig{}, self.asked_at);
         self.member = true;
-        heartbeat(self);
+        if (std::exchange(self.rejoining, false)) to_agent(self, ControllerBack{});
+        if (first) heartbeat(self);
       }
     });
     return;
@@ -241,8 +264,13 @@ void Cluster::act(const FenceNode& a) {
 
 void Cluster::from_head(SimNode& node, NodeMessage message) {
   if (const auto* gone = std::get_if<NodeGone>(&message)) {
-    if (gone->number == node.number) return stop_node(node, true);   // it has been told to go
+    const bool itself = gone->number == node.number && gone->incarnation == node.incarnation;
+    if (itself) return stop_node(node, true);   // it has been told to go
     node_gone(node, *gone);
+  } else if (const auto* job = std::get_if<JobStarted>(&message)) {
+    node.jobs[job->job] = *job;
+  } else if (const auto* ended = std::get_if<ForgetJob>(&message)) {
+    node.jobs.erase(ended->job);
   }
   to_agent(node, FromController{message});
   if (const auto* gone = std::get_if<NodeGone>(&message)) {
@@ -251,17 +279,13 @@ void Cluster::from_head(SimNode& node, NodeMessage message) {
 }
 
 void Cluster::node_gone(SimNode& node, const NodeGone& gone) {
-  node.gone.insert(gone.number);
+  if (gone.number != 1) node.gone.insert(gone.number);
   reached_[gone.barrier].insert(node.number);
-  std::vector<ProcessId> here;
-  for (const auto& [id, p] : processes_) {
-    if (p.slot == node.slot && p.alive) here.push_back(id);
-  }
-  for (ProcessId id : here) {
-    to_process(id, [this, gone](SimProcess& p) {
-      on_node_down(p, gone.number, gone.incarnation);
+  each_process(node, [&](SimProcess& p) {
+    to_process(p.id, [this, gone](SimProcess& self) {
+      on_node_down(self, gone.number, gone.incarnation);
     });
-  }
+  });
 }
 
 }  // namespace sheaf::sim

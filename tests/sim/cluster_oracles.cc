@@ -42,7 +42,7 @@ void Cluster::check_books(const SimNode& node) {
   check_known_dead(node);
   for (const auto& [id, lease] : agent.leases()) {
     const uint16_t client = node_of(lease.client);
-    if (client != node.number && node.gone.contains(client) && !agent.workers().empty() &&
+    if (client != node.number && node.agent_told.contains(client) && !agent.workers().empty() &&
         !agent.workers().at(lease.worker).kill_sent) {
       fail("NoLeak",
            fmt::format("node {} keeps a lease for a process of a dead node", node.number));
@@ -69,7 +69,7 @@ void Cluster::check_known_dead(const SimNode& node) {
 // NoHang: two members that cannot reach each other do not stay members for ever.
 void Cluster::check_parting(const SimNode& node, uint16_t other, Time since) {
   ++stats_.checks;
-  if (now_ < since + kPartingEnds) return;
+  if (now_ < since + kPartingEnds || !controller_) return;
   if (controller_->node_with(node.number).is_nil() || controller_->node_with(other).is_nil()) {
     return;
   }
@@ -120,11 +120,57 @@ void Cluster::check_barrier(const BarrierClosed& closed) {
   for (const auto& [id, info] : controller_->nodes()) {
     if (info.incarnation == 0 || reached.contains(info.number)) continue;
     const SimNode* node = by_number(info.number);
-    // Who joined after it was opened never knew the dead one.
+    // Who joined after it was opened never knew the dead one. Of the head they know the next life.
+    if (closed.number == 1) continue;
     if (node && node->agent && node->agent->cluster().find(closed.number)) {
       fail("Barrier", fmt::format("it closed before node {} had reached it", info.number));
     }
   }
+}
+
+std::string Cluster::what_it_waits_for(const SimProcess& p) {
+  std::string waits;
+  for (const auto& [class_id, c] : p.classes) {
+    if (c.queue.empty()) continue;
+    const Agent& agent = *nodes_[p.slot]->agent;
+    auto flow = agent.flows().find({p.id, class_id});
+    waits += fmt::format(" {} tasks of {} strategy {} {}", c.queue.size(),
+                         to_text(c.spec.resources), static_cast<int>(c.spec.strategy.kind),
+                         c.spec.strategy.node);
+    if (flow == agent.flows().end()) continue;
+    waits += fmt::format(" (backlog {}", flow->second.backlog);
+    for (const auto& [number, count] : flow->second.asked) {
+      waits += fmt::format(", {} asked of {}", count, number);
+    }
+    waits += ")";
+  }
+  for (const auto& [lease, held] : p.leases) {
+    waits += fmt::format(" lease {:x} on {:x}", lease, held.worker);
+  }
+  for (const auto& [actor, handle] : p.actors) {
+    if (handle.done) continue;
+    waits += fmt::format(" actor {} in state {} on {:x}, {} in flight", actor.lo,
+                         static_cast<int>(handle.state), handle.process, handle.in_flight);
+  }
+  for (const auto& [group, use] : p.groups) {
+    if (use.removed) continue;
+    waits += fmt::format(" group {}", group.lo);
+    auto info = controller_->groups().find(group);
+    if (info == controller_->groups().end()) continue;
+    waits += fmt::format(" in state {}, attempt {}, {} settling, {} awaited, on",
+                         static_cast<int>(info->second.state), info->second.attempt,
+                         info->second.settling.size(), info->second.awaiting.size());
+    for (const NodeId& place : info->second.placed) waits += " " + to_hex(place);
+  }
+  waits += "; it knows of";
+  for (const auto& [number, other] : nodes_[p.slot]->agent->cluster().nodes()) {
+    waits += fmt::format(" {} ({})", number, to_text(other.free));
+  }
+  waits += "; members are";
+  for (const auto& [node, info] : controller_->nodes()) {
+    waits += fmt::format(" {}{}", info.number, info.draining ? " (drains)" : "");
+  }
+  return waits;
 }
 
 // NoHang, then NoLeak: every program has ended, and nothing is held for them anywhere.
@@ -132,34 +178,8 @@ void Cluster::check_end() {
   ++stats_.checks;
   for (const auto& [id, p] : processes_) {
     if (!p.driver || !p.alive) continue;
-    std::string waits;
-    for (const auto& [class_id, c] : p.classes) {
-      if (c.queue.empty()) continue;
-      const Agent& agent = *nodes_[p.slot]->agent;
-      auto flow = agent.flows().find({id, class_id});
-      waits += fmt::format(" {} tasks of {} strategy {} {}", c.queue.size(),
-                           to_text(c.spec.resources), static_cast<int>(c.spec.strategy.kind),
-                           c.spec.strategy.node);
-      if (flow == agent.flows().end()) continue;
-      waits += fmt::format(" (backlog {}", flow->second.backlog);
-      for (const auto& [number, count] : flow->second.asked) {
-        waits += fmt::format(", {} asked of {}", count, number);
-      }
-      waits += ")";
-    }
-    for (const auto& [lease, held] : p.leases) {
-      waits += fmt::format(" lease {:x} on {:x}", lease, held.worker);
-    }
-    for (const auto& [actor, handle] : p.actors) {
-      if (handle.done) continue;
-      waits += fmt::format(" actor {} in state {} on {:x}, {} in flight", actor.lo,
-                           static_cast<int>(handle.state), handle.process, handle.in_flight);
-    }
-    for (const auto& [group, use] : p.groups) {
-      if (!use.removed) waits += fmt::format(" group {}", group.lo);
-    }
     return fail("NoHang", fmt::format("driver {:x} on node {} still waits for{}", id,
-                                      nodes_[p.slot]->number, waits));
+                                      nodes_[p.slot]->number, what_it_waits_for(p)));
   }
   const auto expect = [&](bool holds, uint16_t number, const char* what) {
     if (!holds) fail("NoLeak", fmt::format("node {}: {} are left", number, what));
