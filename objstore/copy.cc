@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <mutex>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -63,6 +65,8 @@ struct SharedCopy {
   size_t size;
   std::atomic<size_t> taken{0};   // pieces
   std::atomic<size_t> copied{0};  // bytes
+  std::mutex mutex;               // only for the condition variable
+  std::condition_variable done;
 
   // Pieces end where huge pages of the destination do.
   size_t piece_start(size_t piece) const {
@@ -75,8 +79,9 @@ struct SharedCopy {
       size_t from = piece_start(piece), to = piece_start(piece + 1);
       if (from == size) return;
       copy_alone(dst + from, src + from, to - from);
-      if (copied.fetch_add(to - from, std::memory_order_acq_rel) + (to - from) == size)
-        copied.notify_all();
+      if (copied.fetch_add(to - from, std::memory_order_acq_rel) + (to - from) < size) continue;
+      std::lock_guard lock(mutex);
+      done.notify_one();
     }
   }
 };
@@ -121,8 +126,8 @@ void copy_to_arena(void* dst, const void* src, size_t size) {
   std::shared_ptr<SharedCopy> copy(new SharedCopy{to, from, size});
   start_helpers(copy, threads - 1);
   copy->work();
-  for (size_t done; (done = copy->copied.load(std::memory_order_acquire)) < size;)
-    copy->copied.wait(done, std::memory_order_acquire);
+  std::unique_lock lock(copy->mutex);
+  copy->done.wait(lock, [&] { return copy->copied.load(std::memory_order_acquire) == size; });
 }
 
 }  // namespace sheaf::objstore
