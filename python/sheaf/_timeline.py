@@ -16,7 +16,7 @@ def events(limit: int = 100_000) -> list[dict]:
     from ._api import query
 
     rows, _ = query("tasks", limit=limit)
-    tracks = _tracks(query("nodes")[0])
+    tracks = _tracks()
     return [event for event in (_event(row, tracks) for row in rows) if event is not None]
 
 
@@ -27,8 +27,15 @@ def daemon_events() -> list[dict]:
     return query("trace")[0]["traceEvents"]
 
 
-def _tracks(nodes: list[dict]) -> dict[str, str]:
+def _tracks() -> dict[str, str]:
     """A name for each node by its id: its address, with a piece of the id where two have one."""
+    from ._api import query
+    from .exceptions import GetTimeoutError, LocalRayletDiedError
+
+    try:
+        nodes = query("nodes")[0]
+    except (GetTimeoutError, LocalRayletDiedError):  # only the head knows them, and it is away
+        nodes = []
     addresses = [node["node_ip"] for node in nodes]
     return {
         node["node_id"]: node["node_ip"]
@@ -54,7 +61,7 @@ def _event(row: dict, tracks: dict[str, str]) -> dict | None:
         "ph": "X",
         "ts": begin,
         "dur": duration,
-        "pid": tracks.get(row.get("node_id", ""), "node"),
+        "pid": tracks.get(row.get("node_id", ""), f"node {row.get('node_id', '')[:8]}"),
         "tid": f"worker:{row.get('worker_pid') or row.get('worker_id') or '?'}",
         "cname": "terrible" if row.get("state") == "FAILED" else "good",
         "args": {"task_id": row.get("task_id", ""), "state": row.get("state", "")},

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -270,6 +272,17 @@ def test_nodes_meet_over_ipv6_and_are_seen_together(two_nodes_over_ipv6, tmp_pat
         assert {node for node in ids for row in rows if f'node_id="{node}"' in lines[row]} == set(ids)
     helps = [line for line in lines if line.startswith("# HELP")]
     assert len(helps) == len({line.split()[2] for line in helps})
+
+    # A node whose head is away shows what it knows, if not the nodes' addresses.
+    sheaf.shutdown()
+    os.kill(head["pid"], signal.SIGKILL)
+    done = run("timeline", "-o", str(tmp_path / "t.json"), "--address", other["session_dir"])
+    assert done.returncode == 0, done
+    events = json.loads((tmp_path / "t.json").read_text())
+    assert [event["pid"] for event in events if event["name"] == "double"] == [
+        f"node {other['node_id'][:8]}"
+    ]
+    shutil.rmtree(head["session_dir"])
 
 
 def test_doctor(no_cluster):
