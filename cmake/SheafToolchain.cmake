@@ -27,7 +27,4 @@ add_compile_options(
   "$<$<COMPILE_LANGUAGE:CXX>:-Wshadow>"
   # Nobody replaces our functions at load time, so calls inside the library need no indirection.
   -fno-semantic-interposition)
-if(SHEAF_SANITIZE)
-  add_compile_options(-fsanitize=${SHEAF_SANITIZE} -fno-sanitize-recover=all)
-  add_link_options(-fsanitize=${SHEAF_SANITIZE})
-endif()
+include(cmake/SheafSanitizers.cmake)

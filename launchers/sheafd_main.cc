@@ -26,6 +26,11 @@ namespace sheaf::launchers {
 namespace {
 
 constexpr auto kTermGrace = std::chrono::milliseconds(1000);
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kLeakCheck = true;  // it attaches to its own process, as a debugger does
+#else
+constexpr bool kLeakCheck = false;
+#endif
 
 struct Options {
   SessionOptions session;
@@ -285,7 +290,7 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   SHEAF_TRY(loop->add_fd(signals.get(), EPOLLIN,
                          [&](uint32_t) { handle_signals(signals.get(), *service, o.embedded); }));
   // After the arena's helper process, which needs our /proc entries.
-  prctl(PR_SET_DUMPABLE, o.dumpable ? 1 : 0);
+  prctl(PR_SET_DUMPABLE, o.dumpable || kLeakCheck ? 1 : 0);
   SHEAF_TRY(service->serve());
   cleanup.served = true;
   on_ready(service->cluster_json());
