@@ -152,7 +152,7 @@ Result<NodeOffer> node_offer(const Config& config, const NodeOverrides& override
   }
   std::erase_if(offer.resources, [](const auto& entry) { return entry.second == 0; });
 
-  offer.labels["sheaf.io/node-id"] = to_hex(node);
+  offer.labels["sheaf.io/node-id"] = offer.labels["ray.io/node-id"] = to_hex(node);
   offer.labels["sheaf.io/host"] = host_name();
   std::istringstream pairs(config.get_string("node.labels"));
   for (std::string pair; std::getline(pairs, pair, ',');) {

@@ -237,6 +237,10 @@ Status Service::create_parts() {
     offer_.labels.try_emplace("sheaf.io/numa-nodes",
                               std::to_string(options_.topology->numa.size()));
   }
+  // Names by which programs place something on one node, as `nodes()` shows its address.
+  const std::string host = mesh_ ? mesh_->address().host : "127.0.0.1";
+  offer_.resources[fmt::format("node:{}", host)] = protocol::kResourceUnit;
+  if (options_.head) offer_.resources["node:__internal_head__"] = protocol::kResourceUnit;
 
   ClientHooks hooks;
   hooks.drain = [this](Client& c) { drain_lane(c, SIZE_MAX); };

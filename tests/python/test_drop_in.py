@@ -221,6 +221,18 @@ def test_errors_that_are_no_exceptions_keep_their_type(cluster):
         assert str(info.value).startswith("ray::fail() (pid=")
 
 
+def test_the_head_and_addresses_are_resources(cluster):
+    (node,) = sheaf.nodes()
+    here = f"node:{node['NodeManagerAddress']}"
+    assert node["Labels"]["ray.io/node-id"] == node["NodeID"]
+
+    @sheaf.remote(resources={"node:__internal_head__": 0.001, here: 0.001}, num_cpus=0)
+    def on_head():
+        return sheaf.get_runtime_context().get_node_id()
+
+    assert sheaf.get(on_head.remote(), timeout=20) == node["NodeID"]
+
+
 def test_what_programs_ask_of_handles_and_ids(cluster):
     assert Member.__ray_metadata__.class_name == "Member"
     actor = Member.remote()

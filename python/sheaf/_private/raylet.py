@@ -17,3 +17,5 @@ from ..ids import (  # noqa: F401
     UniqueID,
     WorkerID,
 )
+
+RAY_NODE_ID_KEY = "ray.io/node-id"  # a label of every node
