@@ -166,6 +166,7 @@ Result<Arena> Arena::map(int fd, uint64_t bytes) {
                   fmt::format("the arena has {} bytes, {} were announced", st.st_size, bytes));
   }
   SHEAF_TRY(arena.map_both());
+  close(std::exchange(arena.fd_, -1));   // the mappings do without
   return arena;
 }
 

@@ -80,6 +80,9 @@ void Progress::stop() {
   bell_.wake();
   if (helper_.joinable()) helper_.join();
   if (watcher_.joinable()) watcher_.join();
+  for (int& fd : stop_pipe_) {
+    if (fd >= 0) close(std::exchange(fd, -1));
+  }
   // What the helper had still to say: log lines that arrived just before the end.
   for (auto& work : std::exchange(posted_, {})) work();
 }

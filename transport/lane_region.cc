@@ -55,6 +55,7 @@ Result<LaneRegion> LaneRegion::map(int fd) {
   }
   region.capacity_ = static_cast<size_t>(info.st_size);
   SHEAF_ASSIGN(region.base_, map_all(fd, region.capacity_));
+  close(std::exchange(region.fd_, -1));  // the mapping does without
   return region;
 }
 

@@ -1,5 +1,9 @@
 #include "python/binding/arena_buffer.h"
 
+#include <vector>
+
+#include "runtime/release_arena.h"
+
 namespace sheaf::python {
 
 namespace {
@@ -20,9 +24,17 @@ struct ArenaBufferObject {
 PyTypeObject PinType = {PyVarObject_HEAD_INIT(nullptr, 0)};
 PyTypeObject ArenaBufferType = {PyVarObject_HEAD_INIT(nullptr, 0)};
 
+// By epoch. Guarded by the interpreter lock.
+std::vector<size_t>& live_pins() {
+  static auto* counts = new std::vector<size_t>();
+  return *counts;
+}
+
 void pin_dealloc(PyObject* self) {
   auto* pin = reinterpret_cast<PinObject*>(self);
+  const bool last = --live_pins()[pin->epoch] == 0;
   if (Runtime* rt = runtime_of_epoch(pin->epoch)) rt->unpin(pin->pin);
+  else if (last) release_unseen_arena(pin->epoch);
   PyObject_Free(self);
 }
 
@@ -40,6 +52,12 @@ PyBufferProcs buffer_procs = {buffer_get, nullptr};
 
 }  // namespace
 
+void release_unseen_arena(uint32_t epoch) {
+  if (g_engine.forked || epoch == 0) return;   // a child shares its parent's past
+  if (epoch < live_pins().size() && live_pins()[epoch] > 0) return;
+  if (Runtime* rt = past_runtime(epoch)) runtime::release_arena(*rt);
+}
+
 PyObject* new_pin(uint64_t pin) {
   PinObject* self = PyObject_New(PinObject, &PinType);
   if (!self) {
@@ -48,6 +66,8 @@ PyObject* new_pin(uint64_t pin) {
   }
   self->epoch = g_engine.epoch;
   self->pin = pin;
+  if (live_pins().size() <= self->epoch) live_pins().resize(self->epoch + 1);
+  ++live_pins()[self->epoch];
   return reinterpret_cast<PyObject*>(self);
 }
 

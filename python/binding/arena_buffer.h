@@ -12,6 +12,8 @@ namespace sheaf::python {
 PyObject* new_pin(uint64_t pin);
 // Exports `size` bytes at `data`, which `pin` keeps in place.
 PyObject* new_arena_buffer(PyObject* pin, const char* data, size_t size);
+// The connection of this epoch has ended: gives back the memory of its arena, at once or when the last pin goes.
+void release_unseen_arena(uint32_t epoch);
 bool ready_arena_buffer_types();
 
 }  // namespace sheaf::python

@@ -12,6 +12,7 @@
 
 #include <nanobind/stl/string.h>
 
+#include "python/binding/arena_buffer.h"
 #include "python/binding/cold_api.h"
 #include "python/binding/dicts.h"
 #include "python/binding/task_context.h"
@@ -107,11 +108,13 @@ nb::dict connect(nb::handle socket_path, const std::string& kind, uint64_t spawn
 }
 
 void shutdown() {
+  const uint32_t epoch = g_engine.epoch;
   Runtime* rt = engine_detach();
   if (!rt) return;
   PyThreadState* state = release_gil();
   rt->shutdown();
   retake_gil(state);
+  if (!g_engine.is_worker) release_unseen_arena(epoch);   // a worker's process is about to end
 }
 
 nb::dict session() {
