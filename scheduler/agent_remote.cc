@@ -19,6 +19,8 @@ constexpr size_t kDeadClientsKept = 4096;
 // In one report.
 constexpr size_t kKindsWanted = 4;
 constexpr size_t kNodesNamed = 32;
+// In waits for a better place.
+constexpr int64_t kPatienceForGpus = 10;
 }  // namespace
 
 // Processes outside the cluster's numbering belong to this node.
@@ -208,6 +210,7 @@ bool Agent::plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, Resou
                       std::map<uint16_t, ResourceMap>& free) {
   const Strategy& strategy = flow.spec.strategy;
   SpillPlan plan;
+  bool spares_gpus = false;
   std::erase_if(flow.avoid, [&](const auto& entry) { return entry.second <= now_; });
   const bool at_home = strategy.kind == StrategyKind::kNodeAffinity &&
                        strategy.node == to_hex(config_.node) &&
@@ -215,13 +218,16 @@ bool Agent::plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, Resou
   if (wanted > 0 && !at_home) {
     SpillRequest request = spill_request(flow, wanted, here);
     plan = plan_spill(request, cluster_, free);
+    spares_gpus = request.spare_local_gpus;
   }
   if (plan.no_such_node) {
     if (lost_nodes_.contains(strategy.node)) return false;
     if (now_ >= flow.waiting_since + config_.unknown_node_grace) return false;
   }
   if (plan.elsewhere_first > 0 && flow.elsewhere_until == Time{0}) {
-    flow.elsewhere_until = now_ + config_.locality_wait;
+    // Another node may have to start a worker first: this one's GPUs are worth that long.
+    const int64_t patience = spares_gpus ? kPatienceForGpus : 1;
+    flow.elsewhere_until = now_ + config_.locality_wait * patience;
   }
   flow.elsewhere_first = plan.elsewhere_first;
   for (const auto& [number, count] : flow.asked) {
@@ -252,6 +258,8 @@ SpillRequest Agent::spill_request(const FlowInfo& flow, uint32_t wanted, Resourc
     }
   }
   request.local_suits = labels_match(flow.spec.strategy.soft_labels, config_.labels);
+  request.spare_local_gpus = amount_of(flow.spec.resources, kGpu) == 0 &&
+                             amount_of(pool_.total(), kGpu) > 0;
   request.held = flow.held_at;
   if (flow.held > 0) request.held[config_.number] = flow.held;
   request.bytes_at = flow.bytes_at;

@@ -472,6 +472,7 @@ class Controller {
   void take_back_from(const NodeInfo& node);
   void relieve_crowded(const NodeInfo& node);
   bool node_suits(const NodeInfo& node, const ActorInfo& actor) const;
+  static bool restarts_left(const ActorInfo& actor);
   void actor_lost(ActorId id, ActorInfo& actor, const protocol::ErrorRecord& cause);
   void end_actor(ActorId id, ActorInfo& actor, protocol::ErrorRecord cause,
                  bool erase_record = true);

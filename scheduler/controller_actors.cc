@@ -12,6 +12,11 @@ using protocol::ErrorKind;
 using protocol::ErrorRecord;
 using protocol::StrategyKind;
 
+bool Controller::restarts_left(const ActorInfo& actor) {
+  const int32_t most = actor.spec->max_restarts;
+  return most < 0 || actor.restarts < static_cast<uint32_t>(most);
+}
+
 void Controller::on(const Request<protocol::ActorCreate>& event) {
   auto client = clients_.find(event.process);
   if (client == clients_.end()) return;   // it left while this request waited
@@ -217,9 +222,7 @@ void Controller::on_report(const NodeId& node, const ActorPlaceFailed& report) {
 void Controller::actor_lost(ActorId id, ActorInfo& actor, const ErrorRecord& cause) {
   const protocol::ActorSpec& spec = *actor.spec;
   const bool node_died = cause.kind == ErrorKind::kNodeDied;
-  const bool may_restart = spec.max_restarts < 0 ||
-                           actor.restarts < static_cast<uint32_t>(spec.max_restarts) ||
-                           (node_died && spec.max_restarts > 0);
+  const bool may_restart = restarts_left(actor) || (node_died && spec.max_restarts > 0);
   if (actor.ending || !may_restart) {
     ErrorRecord final_cause = actor.ending ? actor.cause : cause;
     if (!actor.ending && !node_died) final_cause.kind = ErrorKind::kActorDied;
@@ -289,11 +292,20 @@ void Controller::on(const Request<protocol::ActorKill>& event) {
     wait_for(it->second.journal_pending).deferred.push_back(event);
     return;
   }
-  if (!dead && !event.message.no_restart && it->second.process != kNoProcess) {
+  if (dead) {
+    reply(event.process, event.request, Status::ok());
+    return;
+  }
+  if (!event.message.no_restart && it->second.process != kNoProcess) {
     release_actor(it->first, it->second, false,
                   {ErrorKind::kActorUnavailable, "killed, to be restarted", "", it->first});
+    reply(event.process, event.request, Status::ok());
+    return;
   }
-  if (dead || !event.message.no_restart) {
+  if (!event.message.no_restart && restarts_left(it->second)) {
+    // It has nothing to lose yet: the start that it waits for is the restart.
+    ++it->second.restarts;
+    if (it->second.spec->detached) journal({record_of(it->first, it->second)});
     reply(event.process, event.request, Status::ok());
     return;
   }

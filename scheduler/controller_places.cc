@@ -37,8 +37,9 @@ ResourceAmount Controller::load_of(const NodeInfo& node) {
   return (used + node.actors * kResourceUnit / 4) * 1000 / cpus;
 }
 
-// Nil when no node suits now. Among those that do: the named one, soft labels, room; then the
-// creator's own node while it is half empty, else the emptiest. SPREAD takes the emptiest.
+// Nil when no node suits now. Among those that do: the named one, soft labels, room; no GPUs when
+// none are needed; then the creator's own node while it is half empty, else the emptiest. SPREAD
+// takes the emptiest, whatever devices it has.
 NodeId Controller::choose_node(ActorId id, const ActorInfo& actor) const {
   const protocol::Strategy& strategy = actor.spec->placement.strategy;
   if (strategy.kind == StrategyKind::kPlacementGroup) {
@@ -49,7 +50,8 @@ NodeId Controller::choose_node(ActorId id, const ActorInfo& actor) const {
   const NodeId home = node_with(node_of(id.process()));
   const bool spread = strategy.kind == StrategyKind::kSpread;
   NodeId best;
-  std::tuple<int, ResourceAmount> best_rank{-1, 0};
+  const bool cpu_work = amount_of(actor.spec->placement.resources, kGpu) == 0;
+  std::tuple<int, bool, ResourceAmount> best_rank{-1, false, 0};
   for (const auto& [node_id, node] : nodes_) {
     if (!node_suits(node, actor)) continue;
     int wishes = has_room(node, actor) ? 1 : 0;
@@ -59,7 +61,8 @@ NodeId Controller::choose_node(ActorId id, const ActorInfo& actor) const {
     ResourceAmount load = load_of(node);
     if (spread) load = node.actors;
     else if (node_id == home && load <= kStayBelow) load = -1;
-    const std::tuple rank(wishes, -load);
+    const bool spares_gpus = !spread && cpu_work && amount_of(node.total, kGpu) == 0;
+    const std::tuple rank(wishes, spares_gpus, -load);
     if (rank > best_rank) {
       best = node_id;
       best_rank = rank;

@@ -209,16 +209,20 @@ class Planner {
   void by_default() {
     better_places();
     if (request_.local_feasible) left_ -= std::min(left_, request_.local_room);
-    if (left_ > 0) {
+    const bool cpu_work = amount_of(request_.resources, kGpu) == 0;
+    for (const bool with_gpus : {false, true}) {
+      if (left_ == 0) break;
       each_with_known_load([&](const RemoteNode& node) {
-        if (suits(node)) ask(node, room(node, left_));
+        const bool its_turn = with_gpus || !cpu_work || amount_of(node.view.total, kGpu) == 0;
+        if (its_turn && suits(node)) ask(node, room(node, left_));
         return left_ > 0;
       });
     }
     wait_elsewhere();
   }
 
-  // Where the arguments are, and what the soft labels ask for, if there is room.
+  // Where the arguments are, what the soft labels ask for, and, for work that needs no GPU, where
+  // there are none; if there is room.
   void better_places() {
     const auto bytes = [&](uint16_t number) {
       auto it = request_.bytes_at.find(number);
@@ -237,6 +241,15 @@ class Planner {
         if (suits(node) && labels_match(request_.strategy.soft_labels, node.view.labels)) {
           better.emplace_back(0, &node);
         }
+        return true;
+      });
+    }
+    if (request_.spare_local_gpus) {
+      each_with_known_load([&](const RemoteNode& node) {
+        const bool far = bytes(cluster_.self()) >= bytes(node.view.number) + kBytesThatMatter;
+        const bool wished = labels_match(request_.strategy.soft_labels, node.view.labels);
+        if (far || !wished || amount_of(node.view.total, kGpu) > 0) return true;
+        if (suits(node)) better.emplace_back(0, &node);
         return true;
       });
     }

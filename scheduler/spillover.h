@@ -65,6 +65,7 @@ struct SpillRequest {
   uint32_t local_room = 0;                 // as many could be granted here now
   bool local_feasible = true;              // here, when others have given theirs back
   bool local_suits = true;                 // by soft labels
+  bool spare_local_gpus = false;           // it needs no GPU, and this node has some
   std::map<uint16_t, uint32_t> held;       // leases that the flow has, by node
   std::map<uint16_t, uint64_t> bytes_at;   // protocol::LeaseRequest
   std::set<uint16_t> avoid;                // could not make a worker lately

@@ -208,6 +208,59 @@ TEST_F(AgentRemoteTest, SoftLabelsComeBeforeThisNode) {
   EXPECT_EQ(asked(), (Asks{{2, 1}}));
 }
 
+class AgentWithGpusTest : public ::testing::Test {
+ protected:
+  AgentWithGpusTest() : bench({{"CPU", 2 * kResourceUnit}, {"GPU", kResourceUnit}}, config()) {
+    see();
+  }
+  static AgentConfig config() {
+    AgentConfig config;
+    config.number = 1;
+    return config;
+  }
+  void see() {
+    const ResourceMap gpus{{"CPU", 2 * kResourceUnit}, {"GPU", kResourceUnit}};
+    bench.send(FromController{
+        ClusterView{{view_of(1, gpus, gpus), view_of(2, gpus, gpus), view_of(3, cpus(2), cpus(2))},
+                    {}}});
+  }
+  std::map<uint16_t, uint32_t> ask(uint32_t backlog, ResourceMap resources,
+                                   std::map<uint16_t, uint64_t> bytes_at = {}) {
+    protocol::SchedulingClass spec;
+    spec.resources = std::move(resources);
+    bench.send(LeaseRequested{kDriver, 1, 1, std::move(spec), backlog, std::move(bytes_at)});
+    std::map<uint16_t, uint32_t> out;
+    for (const AskNode& ask : bench.take<AskNode>()) out[ask.number] = ask.request.backlog;
+    return out;
+  }
+  using Asks = std::map<uint16_t, uint32_t>;
+
+  AgentBench bench;
+};
+
+TEST_F(AgentWithGpusTest, WorkWithoutGpusGoesWhereThereAreNone) {
+  EXPECT_EQ(ask(1, cpus(1)), (Asks{{3, 1}}));
+  bench.advance_by(100ms);
+  EXPECT_TRUE(bench.grants().empty());
+  bench.advance_by(900ms);   // it did not answer: here will do
+  EXPECT_EQ(bench.grants().size(), 1u);
+}
+
+TEST_F(AgentWithGpusTest, ThenHereAndThenToOthersWithGpus) {
+  EXPECT_EQ(ask(6, cpus(1)), (Asks{{2, 2}, {3, 2}}));
+  EXPECT_EQ(bench.grants().size(), 2u);
+}
+
+TEST_F(AgentWithGpusTest, GpuWorkStays) {
+  EXPECT_TRUE(ask(1, {{"CPU", kResourceUnit}, {"GPU", kResourceUnit}}).empty());
+  EXPECT_EQ(bench.grants().size(), 1u);
+}
+
+TEST_F(AgentWithGpusTest, DataHoldsWorkHere) {
+  EXPECT_TRUE(ask(1, cpus(1), {{1, 1 << 20}, {3, 1000}}).empty());
+  EXPECT_EQ(bench.grants().size(), 1u);
+}
+
 TEST_F(AgentRemoteTest, GroupsAreAskedWhereTheirBundlesAre) {
   see({view_of(2, cpus(4), {}), view_of(3, cpus(4), {})});
   protocol::SchedulingClass spec = one_cpu();

@@ -54,6 +54,20 @@ TEST_F(ControllerPlacementTest, ActorsStayWithTheirCreatorUntilItIsHalfFullAndTh
   EXPECT_EQ(count[kSecond], 3);
 }
 
+TEST_F(ControllerPlacementTest, ActorsWithoutGpusLeaveThemToOthers) {
+  ResourceMap with_gpu = cpus(4);
+  with_gpu["GPU"] = kResourceUnit;
+  bench.join(kThird, with_gpu);
+  const ProcessId creator = make_process(3, 1, 5);
+  bench.add_driver(creator);
+  protocol::ActorSpec spec = actor();
+  spec.actor = ActorId::make(creator, 1);
+  EXPECT_NE(place(spec), std::vector{kThird});
+  spec = actor();
+  spec.placement.resources["GPU"] = kResourceUnit;
+  EXPECT_EQ(place(spec), std::vector{kThird});
+}
+
 TEST_F(ControllerPlacementTest, SpreadTakesTheNodeWithTheFewest) {
   std::map<NodeId, int> count;
   for (int i = 0; i < 4; ++i) {
