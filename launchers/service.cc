@@ -311,7 +311,7 @@ std::string Service::cluster_json() const {
       .key("head")
       .value(options_.head)
       .key("embedded")
-      .value(options_.embedded);
+      .value(options_.embedded || options_.owner_pid > 0);
   if (mesh_) {
     w.key("address").value(to_string(mesh_->address())).key("number").value(self_.node);
     w.key("incarnation").value(self_.incarnation);

@@ -66,6 +66,13 @@ void Runtime::shutdown() {
   Runtime* self = this;
   g_current.compare_exchange_strong(self, nullptr);
   rt.progress.stop();
+  {
+    Locked guard(rt);
+    // Of a lane only the pipe ends that wakes a peer in poll().
+    const auto close_pipe = [](transport::Lane& lane) { transport::Lane end = std::move(lane); };
+    close_pipe(rt.daemon.lane());
+    rt.peers.for_each([&](Peer& peer) { close_pipe(peer.lane); });
+  }
   // The end of the socket is the daemon's signal that we are gone. The mappings stay: views may outlive us.
   close(std::exchange(rt.session.socket, -1));
 }
@@ -343,6 +350,11 @@ Result<bool> Runtime::cancel(Slot slot, bool force, bool recursive) {
   Locked guard(*impl_);
   ObjectId id = impl_->objects.at(slot).id;
   bool ours = id.process() == process();
+  const Task* task = ours ? impl_->objects.at(slot).task : nullptr;
+  if (force && task && task->actor) {
+    return Status(StatusCode::kInvalidArgument,
+                  "force=True is not supported for actor tasks: kill() ends an actor");
+  }
   bool cancelled = ours && impl_->submitter.cancel(slot, force, recursive);
   if (!ours) impl_->daemon.send(protocol::MessageType::kCancelTask, protocol::CancelTask{id, force, recursive});
   impl_->progress.drain();

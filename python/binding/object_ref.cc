@@ -171,7 +171,8 @@ Slot usable_slot(ObjectRefObject* ref) {
   }
   if (ref->epoch != g_engine.epoch) {
     if (runtime_or_raise()) {
-      PyErr_SetString(PyExc_ValueError, "This ObjectRef belongs to a cluster that this process has left.");
+      PyErr_SetString(PyExc_ValueError, "This ObjectRef belongs to a cluster that this process has left: "
+                      "to the present one it names a Ray object whose owner is unknown.");
     }
     return runtime::kNoSlot;
   }

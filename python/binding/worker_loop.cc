@@ -23,9 +23,9 @@ IncomingTask* take_task(Runtime* rt) {
   return task;
 }
 
-bool call_python(const char* function) {
+bool call_python(const char* function, PyObject* argument = nullptr) {
   Ref module(PyImport_ImportModule("sheaf._worker"));
-  Ref done(module ? PyObject_CallMethod(module.get(), function, nullptr) : nullptr);
+  Ref done(module ? PyObject_CallMethod(module.get(), function, argument ? "(O)" : nullptr, argument) : nullptr);
   if (!done) PyErr_Print();
   return static_cast<bool>(done);
 }
@@ -51,6 +51,7 @@ PyObject* py_worker_main(PyObject*, PyObject*) {
       break;
     }
   }
+  if (g_actor.instance) call_python("end_actor", g_actor.instance);
   return PyLong_FromLong(g_exit_code);
 }
 

@@ -145,10 +145,10 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
 
     Raises: ValueError when there is none, TypeError for a name that is no str.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"The name of an actor is a str, not {type(name)}")
     if not name:
         raise ValueError("Please supply a non-empty value to get_actor")
+    if not isinstance(name, str):
+        raise TypeError(f"The name of an actor is a str, not {type(name)}")
     if namespace is not None:
         from ._cluster import check_namespace
 

@@ -24,8 +24,10 @@ def wait(
         fetch_local: whether a value counts as ready only when it is on this node, and is brought
             here while this waits.
 
-    Returns: ``(ready, not ready)``, each in the order of the argument.
-    Raises: TypeError or ValueError for wrong arguments.
+    Returns: ``(ready, not ready)``, each in the order of the argument. What a reference from before
+    the last `shutdown` stands for never gets ready; such ones are not waited for.
+    Raises: TypeError or ValueError for wrong arguments, ValueError when all are from before the
+    last `shutdown`.
     """
     if state.mode is None:
         ensure_connected()
@@ -47,10 +49,39 @@ def wait(
         raise ValueError(
             "num_returns cannot be greater than the number of ray_waitables provided to wait()."
         )
-    split = _core.wait(ray_waitables, num_returns, timeout, fetch_local)
+    try:
+        split = _core.wait(ray_waitables, num_returns, timeout, fetch_local)
+    except ValueError:
+        known = [item for item in ray_waitables if _is_of_this_connection(item)]
+        if len(known) == len(ray_waitables):
+            raise
+        return _wait_for_known(ray_waitables, known, num_returns, timeout, fetch_local)
     if split is None:  # there are generators among them
         return _wait_for_any(ray_waitables, num_returns, timeout)
     return split
+
+
+def _is_of_this_connection(item) -> bool:
+    if type(item) is not _core.ObjectRef:
+        return True
+    try:
+        _core.wait([item], 1, 0, True)
+    except ValueError:
+        return False
+    return True
+
+
+def _wait_for_known(waitables: list, known: list, num_returns: int, timeout, fetch_local: bool):
+    if not known:
+        raise ValueError(
+            "wait() on nothing but references of a cluster that this process has left: a Ray "
+            "object whose owner is unknown never gets ready."
+        )
+    ready, _ = wait(
+        known, num_returns=min(num_returns, len(known)), timeout=timeout, fetch_local=fetch_local
+    )
+    taken = set(ready)
+    return ready, [item for item in waitables if item not in taken]
 
 
 def _wait_for_any(waitables: list, num_returns: int, timeout: float | None):

@@ -100,8 +100,10 @@ def init(
     """Joins a cluster, or starts one on this machine that ends with this process.
 
     Args:
-        address: None (what SHEAF_ADDRESS or RAY_ADDRESS says, else a new cluster), "local" (a new
-            cluster), "auto" (the newest one of this user on this machine), or a session directory
+        address: None (what SHEAF_ADDRESS or RAY_ADDRESS says, else a new cluster; as `ray`, by
+            `sheaf.as_ray`, first the newest one of ``sheaf start`` here, unless the arguments say
+            what a node shall have), "local" (a new cluster), "auto" (the newest one of this user
+            on this machine), or a session directory
             or its socket.
         num_cpus: CPUs that tasks may use; default: those that this process may run on.
         num_gpus: GPUs that tasks may use; default: those that are visible.
@@ -149,6 +151,8 @@ def _init(given: dict) -> SheafContext:
     namespace, runtime_env = given["namespace"], given["runtime_env"]
     _check_arguments(*amounts, namespace, runtime_env)
     where = _resolve(given["address"])
+    if where is None and given["address"] is None and not any(a is not None for a in amounts):
+        where = _started_cluster()
     with state.lock:
         if where is None:
             _start_embedded(node_arguments(*amounts, config))
@@ -156,7 +160,9 @@ def _init(given: dict) -> SheafContext:
             _refuse_node_arguments(*amounts, asked)
             _connect(where, "driver")
         shown = given["log_to_driver"]
-        _register(namespace, runtime_env, shown is None or bool(shown), given["job_config"])
+        if shown is None:
+            shown = os.environ.get("RAY_LOG_TO_DRIVER", "1").lower() not in ("0", "false")
+        _register(namespace, runtime_env, bool(shown), given["job_config"])
         state.local_mode = bool(given["local_mode"])
     atexit.register(shutdown)
     return state.context
@@ -215,6 +221,7 @@ def shutdown(_exiting_interpreter: bool = False, wait_for_processes: bool = True
             _core.shutdown()
         finally:
             state.session, state.context, state.runtime_env = {}, None, {}
+            state.job_id = 0
             if daemon is not None:
                 if wait_for_processes:
                     daemon.stop()
@@ -362,6 +369,16 @@ def _resolve(address: str | None) -> str | None:
             "or its socket."
         )
     return address
+
+
+def _started_cluster() -> str | None:
+    """The socket of the newest cluster that `sheaf start` has started here. Programs that were
+    written for Ray and name no address mean that one.
+    """
+    if os.environ.get("SHEAF_AS_RAY") != "1":
+        return None
+    started = (c for c in _daemon.live_clusters() if not c.get("embedded"))
+    return next((cluster["socket"] for cluster in started), None)
 
 
 def _start_embedded(arguments: list[str]) -> None:

@@ -60,9 +60,9 @@ def remote_traceback(
     """What a person reads: where it ran, and the frames of user code only."""
     import traceback
 
-    from .util.node import get_node_ip_address
+    from .util.node import route_address
 
-    where = f"ray::{function_name}() (pid={os.getpid()}, ip={get_node_ip_address()}"
+    where = f"ray::{function_name}() (pid={os.getpid()}, ip={route_address()}"
     if actor_id and any(actor_id):
         where += f", actor_id={bytes(actor_id).hex()}"
     where += f", repr={actor_repr})" if actor_repr else ")"

@@ -29,7 +29,33 @@ def load_function(key: bytes):
         from .exceptions import RaySystemError
 
         raise RaySystemError(f"the cluster has no function {key.hex()}: it was deleted, or never exported")
-    return loads(data)
+    found = loads(data)
+    _remember_name(bytes(key), found)
+    return found
+
+
+_names: dict[bytes, str] = {}  # of the functions that this process has loaded
+_class_name = ""  # of its actor
+
+
+def _remember_name(key: bytes, found) -> None:
+    global _class_name
+    module, name = getattr(found, "__module__", ""), getattr(found, "__qualname__", "")
+    if isinstance(found, type):
+        # The way Ray shows them: where an async class stands, and of others the class alone.
+        name = name if is_async_class(found) else name.rpartition(".")[2]
+        _class_name = f"{module}.{name}"
+    else:
+        _names[key] = f"{module}.{name.rpartition('<locals>.')[2]}"
+
+
+def defined_name(task: dict) -> str | None:
+    """Module and name of the function or method that a task of this process runs, None if it is
+    not known.
+    """
+    if task.get("method"):
+        return f"{_class_name}.{task['method']}" if _class_name else None
+    return _names.get(bytes(task.get("function_id") or b""))
 
 
 def load_by_name(text: str):
@@ -119,6 +145,21 @@ def _allow_threads(cpus: float) -> None:
     global _threads
     if _threads is not None and os.environ.get(_THREADS) == _threads:
         os.environ[_THREADS] = _threads = str(max(1, int(cpus)))
+
+
+def end_actor(instance) -> None:
+    """Before an actor that was not killed leaves: what its class does then, if anything."""
+    last = getattr(type(instance), "__ray_shutdown__", None)
+    if last is None:
+        return
+    try:
+        done = last(instance)
+        if _loop is not None and hasattr(done, "__await__"):
+            _loop.run_until_complete(done)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
 
 
 def serve_async() -> None:

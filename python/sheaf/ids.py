@@ -181,6 +181,8 @@ def _own_job() -> JobID:
     from ._state import state
 
     job = state.job_id
+    if not state.mode:
+        return JobID.nil()
     return JobID.from_int(job if isinstance(job, int) else _number(binary_of(job)))
 
 

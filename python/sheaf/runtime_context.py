@@ -72,9 +72,13 @@ class RuntimeContext:
         return (_task() or {}).get("name")
 
     def get_task_function_name(self) -> str | None:
-        """Qualified name of the running function or method; None in a driver."""
-        task = _task() or {}
-        return task.get("function_name") or task.get("name")
+        """Module and name of the running function or method; None in a driver."""
+        task = _task()
+        if not task:
+            return None
+        from ._worker import defined_name
+
+        return defined_name(task) or task.get("name")
 
     def get_actor_id(self) -> str | None:
         """The actor that runs the calling code, hexadecimal; None outside of actors."""

@@ -208,6 +208,15 @@ def test_restart_after_kill_only_when_asked():
     wait_until(lambda: _is_dead(counter), what="the death")
 
 
+def test_a_kill_before_the_start_counts_as_a_restart():
+    waiting = Counter.options(resources={"not here": 1}, max_restarts=1).remote()
+    sheaf.kill(waiting, no_restart=False)
+    assert sheaf.wait([waiting.pid.remote()], timeout=0.3)[0] == []
+    sheaf.kill(waiting, no_restart=False)
+    with pytest.raises(RayActorError):
+        sheaf.get(waiting.pid.remote(), timeout=20)
+
+
 def _pid_or_none(actor):
     try:
         return sheaf.get(actor.pid.remote(), timeout=30)
@@ -405,6 +414,8 @@ def test_async_actors():
     assert sheaf.get(actor.awaits_a_reference.remote([sheaf.put(1)])) == 2
     endless = actor.forever.remote()
     assert sheaf.wait([endless], timeout=0.2)[0] == []
+    with pytest.raises(ValueError, match="force=True is not supported"):
+        sheaf.cancel(endless, force=True)
     sheaf.cancel(endless)
     with pytest.raises(sheaf.exceptions.TaskCancelledError):
         sheaf.get(endless, timeout=20)
@@ -520,6 +531,35 @@ def test_terminating_gracefully():
     counter.__ray_terminate__.remote()
     assert sheaf.get(refs) == [0, 1]
     wait_until(lambda: _is_dead(counter), what="the end")
+
+
+@pytest.mark.parametrize("end", ["terminated", "unheld", "exits", "killed"])
+def test_a_last_method_runs_unless_the_actor_is_killed(end, tmp_path):
+    mark = tmp_path / "mark"
+
+    @sheaf.remote(max_concurrency=2 if end == "unheld" else 1)
+    class Careful:
+        def __ray_shutdown__(self):
+            mark.write_text("left")
+            raise ValueError("harmless")
+
+        def pid(self):
+            return os.getpid()
+
+        def exits(self):
+            sheaf.actor.exit_actor()
+
+    actor = Careful.remote()
+    pid = sheaf.get(actor.pid.remote())
+    if end == "terminated":
+        actor.__ray_terminate__.remote()
+    elif end == "exits":
+        actor.exits.remote()
+    elif end == "killed":
+        sheaf.kill(actor)
+    del actor
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="the end")
+    assert mark.exists() == (end != "killed")
 
 
 def test_exit_actor_elsewhere():

@@ -149,6 +149,18 @@ def test_a_started_cluster_is_found_used_and_left_running(started):
     assert run("memory").returncode == 0
 
 
+def test_programs_for_ray_join_a_started_cluster(started, tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text("import ray; print(ray.init().address_info['session_dir'])")
+    done = run("run", "--as-ray", str(script))
+    assert done.stdout.strip() == started["session_dir"], done.stderr
+    own = "import sheaf; print(sheaf.init().address_info['session_dir'])"
+    script.write_text(own)
+    assert run("run", str(script)).stdout.strip() != started["session_dir"]
+    script.write_text(own.replace("sheaf", "ray").replace("init()", "init(num_cpus=1)"))
+    assert run("run", "--as-ray", str(script)).stdout.strip() != started["session_dir"]
+
+
 def test_timeline_is_written(started, tmp_path):
     done = run("timeline", "-o", str(tmp_path / "t.json"))
     assert done.returncode == 0 and isinstance(json.loads((tmp_path / "t.json").read_text()), list)

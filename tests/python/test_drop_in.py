@@ -11,6 +11,7 @@ import numpy
 import pytest
 
 import sheaf
+from conftest import wait_until
 from sheaf import exceptions
 from sheaf.cluster_utils import Cluster
 from sheaf.util.scheduling_strategies import (
@@ -231,6 +232,43 @@ def test_the_head_and_addresses_are_resources(cluster):
         return sheaf.get_runtime_context().get_node_id()
 
     assert sheaf.get(on_head.remote(), timeout=20) == node["NodeID"]
+
+
+def test_a_node_has_one_address(cluster):
+    from sheaf.util import get_node_ip_address
+
+    here = f"node:{get_node_ip_address()}"
+    assert here in sheaf.cluster_resources()
+    assert sheaf.get(sheaf.remote(get_node_ip_address).options(resources={here: 0.01}).remote())
+
+
+def test_where_objects_are(cluster):
+    from sheaf.experimental import get_local_object_locations, get_object_locations
+
+    here = sheaf.get_runtime_context().get_node_id()
+    large, small = sheaf.put(numpy.zeros(10**6)), sheaf.put(1)
+    wait_until(lambda: get_object_locations([large])[large]["node_ids"] == [here])
+    found = get_local_object_locations([small, large])
+    assert found[small]["node_ids"] == [] and found[small]["object_size"] is None
+    assert found[large]["object_size"] > 8 * 10**6 and not found[large]["did_spill"]
+    assert get_object_locations([]) == {}
+
+
+@sheaf.remote
+def own_name():
+    return sheaf.get_runtime_context().get_task_function_name()
+
+
+def test_functions_are_named_with_their_module(cluster):
+    @sheaf.remote
+    class Inner:
+        def own_name(self):
+            return sheaf.get_runtime_context().get_task_function_name()
+
+    assert sheaf.get(own_name.remote()) == f"{__name__}.own_name"
+    assert sheaf.get(own_name.options(name="other").remote()) == f"{__name__}.own_name"
+    assert sheaf.get(Inner.remote().own_name.remote()) == f"{__name__}.Inner.own_name"
+    assert sheaf.get_runtime_context().get_task_function_name() is None
 
 
 def test_what_programs_ask_of_handles_and_ids(cluster):

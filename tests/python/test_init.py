@@ -166,8 +166,13 @@ def test_references_of_an_earlier_session_are_refused(no_cluster):
     handle = sheaf.remote(Named).remote(1)
     sheaf.shutdown()
     sheaf.init(num_cpus=1)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="a Ray object whose owner is unknown"):
         sheaf.get(ref)
+    with pytest.raises(ValueError, match="owner is unknown"):
+        sheaf.wait([ref])
+    new = sheaf.put(2)
+    assert sheaf.wait([ref, new]) == ([new], [ref])
+    assert sheaf.wait([new, ref], num_returns=2) == ([new], [ref])
     with pytest.raises(Exception):
         sheaf.get(handle.get.remote(), timeout=10)
     assert sheaf.get(function.remote()) == 3  # a function is exported anew
@@ -188,6 +193,44 @@ def test_leaving_the_cluster_while_a_value_is_pickled(no_cluster):
         with pytest.raises(RuntimeError, match="was left"):
             use([Leaving()])
     assert sheaf.get(function.remote(large, sheaf.put(1))) == 2
+
+
+STORM = """
+import os, sys, time, numpy, sheaf
+
+def used():
+    fields = dict(line.split(":", 1) for line in open("/proc/self/smaps_rollup") if "kB" in line)
+    mapped = int(fields["Pss"].split()[0]) >> 10
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task")), mapped
+
+@sheaf.remote
+def double(x):
+    return 2 * x
+
+array, seen, kept = numpy.ones(2 << 20), [], None
+for i in range(4):
+    sheaf.init(num_cpus=1, object_store_memory=100 << 20)
+    kept = sheaf.get(sheaf.put(array))
+    assert sheaf.get(double.remote(array))[-1] == 2
+    sheaf.shutdown()
+    assert kept.sum() == array.size, "a view outlives its session"
+    seen.append(used())
+kept = None
+seen.append(used())
+print(*seen[1], *seen[-2], *seen[-1])
+"""
+
+
+def test_sessions_leave_no_descriptors_threads_or_memory(no_cluster):
+    done = subprocess.run(
+        [sys.executable, "-c", STORM], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    numbers = [int(text) for text in done.stdout.split()]
+    early, late, last = numbers[:3], numbers[3:6], numbers[6:]
+    assert early[:2] == late[:2] == last[:2]
+    assert late[2] < early[2] + 20, "MiB, after two sessions with 32 MiB of objects each"
+    assert last[2] < late[2] - 10, "the last view's arena goes with it"
 
 
 def driver(code: str, *, env=None) -> subprocess.Popen:

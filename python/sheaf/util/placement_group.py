@@ -192,6 +192,8 @@ def check_bundles(bundles) -> list[dict[str, float]]:
                 raise ValueError(
                     f"The quantity of resource {key} in a bundle cannot be negative: {amount}"
                 )
+            if key == "bundle":
+                raise ValueError("No resource of a bundle can be called 'bundle'.")
     return [{key: float(amount) for key, amount in bundle.items() if amount} for bundle in bundles]
 
 

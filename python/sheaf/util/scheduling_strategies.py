@@ -241,6 +241,7 @@ def _check_fits(bundles: list[dict], resources: dict, what: str) -> None:
     for bundle in bundles:
         if all(bundle.get(name, 0) >= amount for name, amount in needed.items()):
             return
+    needed = {key: int(value) if value == int(value) else value for key, value in needed.items()}
     raise ValueError(
         f"Cannot schedule {what} with the placement group because the resource request {needed} "
         f"cannot fit into any bundles for the placement group, {bundles}."
