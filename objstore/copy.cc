@@ -65,8 +65,8 @@ struct SharedCopy {
   size_t size;
   std::atomic<size_t> taken{0};   // pieces
   std::atomic<size_t> copied{0};  // bytes
-  std::mutex mutex;               // only for the condition variable
-  std::condition_variable done;
+  std::mutex mutex{};             // only for the condition variable
+  std::condition_variable done{};
 
   // Pieces end where huge pages of the destination do.
   size_t piece_start(size_t piece) const {
