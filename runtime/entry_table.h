@@ -66,13 +66,12 @@ struct Entry {
   bool has(EntryFlags f) const { return flags & f; }
   bool ready() const { return state != ValueState::kPending; }
   bool has_bytes() const { return state == ValueState::kInline || state == ValueState::kError; }
-  Bytes bytes() const {
-    const char* p = small;
-    if (length - 1 >= sizeof small) [[unlikely]] {
-      if (length == 0 && state == ValueState::kError) return freed_error();
-      if (length > 0) p = heap;
-    }
+  Bytes bytes() const {   // of a value
+    const char* p = length <= sizeof small ? small : heap;
     return std::as_bytes(std::span(p, length));
+  }
+  Bytes value_or_error() const {
+    return length == 0 && state == ValueState::kError ? freed_error() : bytes();
   }
   EntryExtra& more() {
     if (!extra) extra = std::make_unique<EntryExtra>();

@@ -79,7 +79,7 @@ void Runtime::Impl::encode_task(Task* task, std::string* out) {
     const Entry& e = objects.at(task->deps()[i]);
     w(e.state, e.id);
     if (e.state == ValueState::kArena) w(e.locator);
-    else w(wire::as_text(e.bytes()));
+    else w(wire::as_text(e.value_or_error()));
   }
   for (uint32_t i = 0; i < task->n_nested; ++i) w(objects.at(task->nested()[i]).id);
 }

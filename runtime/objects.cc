@@ -167,7 +167,7 @@ void Objects::signal_stream(Slot generator) {
 
 void Objects::tell_owner(Slot slot) {
   const Entry& e = at(slot);
-  protocol::ObjectPublish message{e.id, e.state, std::string(wire::as_text(e.bytes())), {}};
+  protocol::ObjectPublish message{e.id, e.state, std::string(wire::as_text(e.value_or_error())), {}};
   if (e.extra) {
     for (Slot s : e.extra->contained) publish(s);
     message.contained = e.extra->contained_ids;
@@ -188,7 +188,7 @@ void Objects::publish(Slot slot) {
   protocol::ObjectPublish message;
   message.id = e.id;
   message.state = e.state;
-  if (e.has_bytes()) message.bytes = std::string(wire::as_text(e.bytes()));
+  if (e.has_bytes()) message.bytes = std::string(wire::as_text(e.value_or_error()));
   if (e.extra) {
     for (Slot s : e.extra->contained) publish(s);
     message.contained = at(slot).extra->contained_ids;

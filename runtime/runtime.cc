@@ -242,7 +242,7 @@ Result<ValueView> Runtime::view(Slot slot, uint64_t* pin) {
   view.state = e.state;
   view.contained = e.extra ? &e.extra->contained_ids : nullptr;
   if (e.has_bytes()) {
-    view.bytes = e.bytes();
+    view.bytes = e.value_or_error();
     return view;
   }
   auto pinned = impl_->pin(e);

@@ -95,7 +95,7 @@ bool Submitter::fail_on_dependency(Task* task) {
   for (uint32_t i = 0; i < task->n_deps; ++i) {
     Entry& e = rt_.objects.at(task->deps()[i]);
     if (e.state != ValueState::kError) continue;
-    auto error = wire::decode<ErrorRecord>(e.bytes());
+    auto error = wire::decode<ErrorRecord>(e.value_or_error());
     complete_error(task, error ? *error : ErrorRecord{ErrorKind::kSystem, "unreadable error", "", {}});
     return true;
   }

@@ -71,7 +71,7 @@ TEST(EntryTableTest, FreedBytesStayForThoseWhoReadThem) {
     for (int again = 0; again < 2; ++again) table.at(slot).set_freed();
     EXPECT_EQ(wire::as_text(seen), value);
     EXPECT_EQ(table.at(slot).state, ValueState::kError);
-    auto error = wire::decode<protocol::ErrorRecord>(table.at(slot).bytes());
+    auto error = wire::decode<protocol::ErrorRecord>(table.at(slot).value_or_error());
     ASSERT_TRUE(error.has_value());
     EXPECT_EQ(error->kind, protocol::ErrorKind::kObjectFreed);
     table.erase(slot);
