@@ -420,6 +420,7 @@ class Agent {
   void drop_remote_state(ProcessId process);
   void withdraw_asks(const FlowKey& key, FlowInfo& flow);
   bool place_matters(const FlowInfo& flow) const;
+  bool spares_gpus(const FlowInfo& flow) const;
   void look_whether_to_plan();
   void spill_over(bool before_grants, const std::map<FlowKey, uint32_t>& promised,
                   std::map<uint16_t, ResourceMap>& free);

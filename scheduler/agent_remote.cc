@@ -168,7 +168,12 @@ bool Agent::place_matters(const FlowInfo& flow) const {
   const Strategy& strategy = flow.spec.strategy;
   return strategy.kind == StrategyKind::kSpread || strategy.kind == StrategyKind::kNodeAffinity ||
          strategy.kind == StrategyKind::kPlacementGroup || !strategy.soft_labels.empty() ||
-         !flow.bytes_at.empty();
+         !flow.bytes_at.empty() || spares_gpus(flow);
+}
+
+// It needs no GPU, and this node has some, which others may need.
+bool Agent::spares_gpus(const FlowInfo& flow) const {
+  return amount_of(pool_.total(), kGpu) > 0 && amount_of(flow.spec.resources, kGpu) == 0;
 }
 
 void Agent::look_whether_to_plan() {
@@ -258,8 +263,7 @@ SpillRequest Agent::spill_request(const FlowInfo& flow, uint32_t wanted, Resourc
     }
   }
   request.local_suits = labels_match(flow.spec.strategy.soft_labels, config_.labels);
-  request.spare_local_gpus = amount_of(flow.spec.resources, kGpu) == 0 &&
-                             amount_of(pool_.total(), kGpu) > 0;
+  request.spare_local_gpus = spares_gpus(flow);
   request.held = flow.held_at;
   if (flow.held > 0) request.held[config_.number] = flow.held;
   request.bytes_at = flow.bytes_at;
