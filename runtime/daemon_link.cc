@@ -123,7 +123,7 @@ void DaemonLink::handle(const transport::Message& message) {
       return;
     case MessageType::kGroupUpdate:
       if (auto m = wire::decode<protocol::GroupUpdate>(body)) {
-        groups_[m->group] = m->state;
+        set_group_state(m->group, m->state);
         rt_.progress.note_ready();
       }
       return;
@@ -151,6 +151,11 @@ protocol::GroupState DaemonLink::group_state(const PlacementGroupId& group) {
   auto [it, fresh] = groups_.try_emplace(group, protocol::GroupState::kPending);
   if (fresh) send(MessageType::kGroupSubscribe, protocol::GroupSubscribe{group});
   return it->second;
+}
+
+void DaemonLink::set_group_state(const PlacementGroupId& group, protocol::GroupState state) {
+  protocol::GroupState& known = groups_[group];
+  if (known != protocol::GroupState::kRemoved) known = state;
 }
 
 }  // namespace sheaf::runtime

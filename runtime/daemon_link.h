@@ -35,6 +35,8 @@ class DaemonLink {
   void handle(const transport::Message& message);
 
   protocol::GroupState group_state(const PlacementGroupId& group);
+  // A group that is removed stays so: news of its creation may have been under way.
+  void set_group_state(const PlacementGroupId& group, protocol::GroupState state);
 
  private:
   void handle_reply(uint64_t request, wire::Bytes body);

@@ -449,4 +449,9 @@ protocol::GroupState Runtime::group_state(const PlacementGroupId& group) {
   return impl_->daemon.group_state(group);
 }
 
+void Runtime::group_removed(const PlacementGroupId& group) {
+  Locked guard(*impl_);
+  impl_->daemon.set_group_state(group, protocol::GroupState::kRemoved);
+}
+
 }  // namespace sheaf::runtime

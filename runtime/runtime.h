@@ -216,6 +216,8 @@ class Runtime {
   void send(protocol::MessageType type, const std::string& body);
   // Latest state of a placement group; subscribes at the first call.
   protocol::GroupState group_state(const PlacementGroupId& group);
+  // Its removal was asked for: whatever the daemon still says of it, here it is removed from now on.
+  void group_removed(const PlacementGroupId& group);
   ActorId new_actor_id();
   PlacementGroupId new_group_id();
 

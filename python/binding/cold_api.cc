@@ -244,6 +244,7 @@ void group_remove(nb::handle group_id, bool wait) {
   protocol::GroupRemove message{id_from<PlacementGroupId>(group_id, "a placement group id")};
   if (wait) ask(MessageType::kGroupRemove, message);
   else connected()->send(MessageType::kGroupRemove, wire::encode(message));
+  connected()->group_removed(message.group);
 }
 
 const char* group_state_name(protocol::GroupState state) {

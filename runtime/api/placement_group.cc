@@ -57,7 +57,9 @@ bool PlacementGroup::wait(std::optional<std::chrono::nanoseconds> timeout) const
 
 void PlacementGroup::remove() const {
   protocol::GroupRemove request{id_};
-  check(check(connected())->runtime->request(protocol::MessageType::kGroupRemove, wire::encode(request)));
+  runtime::Runtime& rt = *check(connected())->runtime;
+  check(rt.request(protocol::MessageType::kGroupRemove, wire::encode(request)));
+  rt.group_removed(id_);
 }
 
 }  // namespace sheaf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -45,9 +46,10 @@ def on(fresh, monkeypatch):
 
 def affinity() -> list:
     """Of every thread of this process."""
-    masks = {
-        tuple(sorted(os.sched_getaffinity(int(thread)))) for thread in os.listdir("/proc/self/task")
-    }
+    masks = set()
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            masks.add(tuple(sorted(os.sched_getaffinity(int(thread)))))
     assert len(masks) == 1, masks
     return list(masks.pop())
 
