@@ -218,6 +218,29 @@ TEST_F(ControllerRestartTest, GroupsLiveAsLongAsTheirJob) {
   EXPECT_NE(alone.machine.groups().at(detached.group).state, GroupState::kRemoved);
 }
 
+TEST_F(ControllerRestartTest, WhoAsksForAGroupBeforeItsNodesAreBackIsToldWhenTheyAre) {
+  bench.join(kThird, cpus(4));
+  protocol::GroupCreate spec;
+  spec.group = PlacementGroupId::make(driver, 100);
+  spec.bundles = {cpus(1), cpus(1)};
+  spec.detached = true;
+  bench.post(driver, spec);
+  bench.sync();
+  ControllerBench life(bench);
+  life.add_node(cpus(4), kHead);
+  NodeJoin join = with_driver({});
+  join.groups.push_back({spec.group, 1, {0}});
+  life.send(NodeAsks{join});
+  life.report(AskGroup{spec.group}, kSecond);
+  EXPECT_TRUE(life.told<GroupPlaced>(kSecond).empty());
+  NodeJoin third = back(kThird, 3);
+  third.groups.push_back({spec.group, 1, {1}});
+  life.send(NodeAsks{third});
+  const auto placed = life.told<GroupPlaced>(kSecond);
+  ASSERT_EQ(placed.size(), 1u);
+  EXPECT_EQ(placed[0].nodes, (std::vector<uint16_t>{second, 3}));
+}
+
 TEST_F(ControllerRestartTest, ADetachedActorThatNeverRanIsNotLost) {
   protocol::ActorSpec spec = actor();
   spec.detached = true;
