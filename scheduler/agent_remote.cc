@@ -215,7 +215,6 @@ bool Agent::plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, Resou
                       std::map<uint16_t, ResourceMap>& free) {
   const Strategy& strategy = flow.spec.strategy;
   SpillPlan plan;
-  bool spares_gpus = false;
   std::erase_if(flow.avoid, [&](const auto& entry) { return entry.second <= now_; });
   const bool at_home = strategy.kind == StrategyKind::kNodeAffinity &&
                        strategy.node == to_hex(config_.node) &&
@@ -223,7 +222,6 @@ bool Agent::plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, Resou
   if (wanted > 0 && !at_home) {
     SpillRequest request = spill_request(flow, wanted, here);
     plan = plan_spill(request, cluster_, free);
-    spares_gpus = request.spare_local_gpus;
   }
   if (plan.no_such_node) {
     if (lost_nodes_.contains(strategy.node)) return false;
@@ -231,7 +229,7 @@ bool Agent::plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, Resou
   }
   if (plan.elsewhere_first > 0 && flow.elsewhere_until == Time{0}) {
     // Another node may have to start a worker first: this one's GPUs are worth that long.
-    const int64_t patience = spares_gpus ? kPatienceForGpus : 1;
+    const int64_t patience = spares_gpus(flow) ? kPatienceForGpus : 1;
     flow.elsewhere_until = now_ + config_.locality_wait * patience;
   }
   flow.elsewhere_first = plan.elsewhere_first;

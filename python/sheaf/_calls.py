@@ -65,7 +65,7 @@ def _is_of_this_connection(item) -> bool:
     if type(item) is not _core.ObjectRef:
         return True
     try:
-        _core.wait([item], 1, 0, True)
+        _core.wait([item], 1, 0, False)
     except ValueError:
         return False
     return True

@@ -29,6 +29,17 @@ def say(program, word="go"):
     program.stdin.flush()
 
 
+def live_through_a_dead_head(cluster, program):
+    """The program says "ready", then "alone" of what it did without a head, then "done"."""
+    lines_until(program, "ready")
+    cluster.kill_head()
+    say(program)
+    lines_until(program, "alone")
+    cluster.restart_head()
+    say(program)
+    lines_until(program, "done")
+
+
 WORLD = """
     from sheaf.experimental import internal_kv as kv
 
@@ -130,13 +141,7 @@ GO_ON = """
 
 def test_the_others_go_on_without_their_head_and_it_finds_all_again(cluster):
     program = cluster.start(WORLD + GO_ON, host=1, stdin=True)
-    lines_until(program, "ready")
-    cluster.kill_head()
-    say(program)
-    lines_until(program, "alone")
-    cluster.restart_head()
-    say(program)
-    lines_until(program, "done")
+    live_through_a_dead_head(cluster, program)
 
 
 LOOP = """
@@ -357,13 +362,7 @@ def test_nobody_waits_for_a_head_without_end_and_restarts_stay_counted():
             host=1,
             stdin=True,
         )
-        lines_until(program, "ready")
-        cluster.kill_head()
-        say(program)
-        lines_until(program, "alone")
-        cluster.restart_head()
-        say(program)
-        lines_until(program, "done")
+        live_through_a_dead_head(cluster, program)
 
 
 def test_a_head_that_stays_away_ends_its_members():

@@ -19,14 +19,24 @@ NodeView view_of(uint16_t number, ResourceMap total, ResourceMap available, Labe
           std::move(available), std::move(labels), false};
 }
 
+AgentConfig config() {
+  AgentConfig config;
+  config.number = 1;
+  return config;
+}
+
+using Asks = std::map<uint16_t, uint32_t>;
+
+// What each node was last asked for since the last call.
+Asks asked_of(AgentBench& bench) {
+  Asks out;
+  for (const AskNode& ask : bench.take<AskNode>()) out[ask.number] = ask.request.backlog;
+  return out;
+}
+
 class AgentRemoteTest : public ::testing::Test {
  protected:
   AgentRemoteTest() : bench(cpus(1), config()) { see({}); }
-  static AgentConfig config() {
-    AgentConfig config;
-    config.number = 1;
-    return config;
-  }
   void see(std::vector<NodeView> nodes) {
     nodes.push_back(view_of(1, cpus(1), cpus(1)));
     bench.send(FromController{ClusterView{std::move(nodes), {}}});
@@ -40,13 +50,7 @@ class AgentRemoteTest : public ::testing::Test {
     spec.resources = cpus(1);
     return spec;
   }
-  // What each node was last asked for since the last call.
-  std::map<uint16_t, uint32_t> asked() {
-    std::map<uint16_t, uint32_t> out;
-    for (const AskNode& ask : bench.take<AskNode>()) out[ask.number] = ask.request.backlog;
-    return out;
-  }
-  using Asks = std::map<uint16_t, uint32_t>;
+  Asks asked() { return asked_of(bench); }
 
   AgentBench bench;
 };
@@ -213,27 +217,19 @@ class AgentWithGpusTest : public ::testing::Test {
   AgentWithGpusTest() : bench({{"CPU", 2 * kResourceUnit}, {"GPU", kResourceUnit}}, config()) {
     see();
   }
-  static AgentConfig config() {
-    AgentConfig config;
-    config.number = 1;
-    return config;
-  }
   void see() {
     const ResourceMap gpus{{"CPU", 2 * kResourceUnit}, {"GPU", kResourceUnit}};
     bench.send(FromController{
         ClusterView{{view_of(1, gpus, gpus), view_of(2, gpus, gpus), view_of(3, cpus(2), cpus(2))},
                     {}}});
   }
-  std::map<uint16_t, uint32_t> ask(uint32_t backlog, ResourceMap resources,
-                                   std::map<uint16_t, uint64_t> bytes_at = {}) {
+  Asks ask(uint32_t backlog, ResourceMap resources,
+           std::map<uint16_t, uint64_t> bytes_at = {}) {
     protocol::SchedulingClass spec;
     spec.resources = std::move(resources);
     bench.send(LeaseRequested{kDriver, 1, 1, std::move(spec), backlog, std::move(bytes_at)});
-    std::map<uint16_t, uint32_t> out;
-    for (const AskNode& ask : bench.take<AskNode>()) out[ask.number] = ask.request.backlog;
-    return out;
+    return asked_of(bench);
   }
-  using Asks = std::map<uint16_t, uint32_t>;
 
   AgentBench bench;
 };
