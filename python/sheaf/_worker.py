@@ -30,23 +30,18 @@ def load_function(key: bytes):
 
         raise RaySystemError(f"the cluster has no function {key.hex()}: it was deleted, or never exported")
     found = loads(data)
-    _remember_name(bytes(key), found)
+    if isinstance(found, type):
+        global _class
+        _class = found
+    else:
+        _functions[bytes(key)] = found
     return found
 
 
-_names: dict[bytes, str] = {}  # of the functions that this process has loaded
-_class_name = ""  # of its actor
-
-
-def _remember_name(key: bytes, found) -> None:
-    global _class_name
-    module, name = getattr(found, "__module__", ""), getattr(found, "__qualname__", "")
-    if isinstance(found, type):
-        # The way Ray shows them: where an async class stands, and of others the class alone.
-        name = name if is_async_class(found) else name.rpartition(".")[2]
-        _class_name = f"{module}.{name}"
-    else:
-        _names[key] = f"{module}.{name.rpartition('<locals>.')[2]}"
+# What this process has loaded; names are found when somebody asks, as that means to look at the
+# class, which would double what a new actor costs.
+_functions: dict = {}
+_class: type | None = None  # of its actor
 
 
 def defined_name(task: dict) -> str | None:
@@ -54,8 +49,18 @@ def defined_name(task: dict) -> str | None:
     not known.
     """
     if task.get("method"):
-        return f"{_class_name}.{task['method']}" if _class_name else None
-    return _names.get(bytes(task.get("function_id") or b""))
+        return f"{_shown_class(_class)}.{task['method']}" if _class is not None else None
+    found = _functions.get(bytes(task.get("function_id") or b""))
+    if found is None:
+        return None
+    module, name = getattr(found, "__module__", ""), getattr(found, "__qualname__", "")
+    return f"{module}.{name.rpartition('<locals>.')[2]}"
+
+
+def _shown_class(cls: type) -> str:
+    # The way Ray shows them: where an async class stands, and of others the class alone.
+    name = cls.__qualname__ if is_async_class(cls) else cls.__qualname__.rpartition(".")[2]
+    return f"{cls.__module__}.{name}"
 
 
 def load_by_name(text: str):
