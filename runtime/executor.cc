@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <unordered_set>
 #include <utility>
 
 #include "runtime/impl.h"
@@ -38,7 +39,8 @@ void Incoming::recycle() {
   dep_locators.clear();
   pins.clear();
   items_sent = items_consumed = 0;
-  cancel_requested = cancel_children = false;
+  cancel_requested = cancel_children = early = false;
+  if (made.capacity() > kSpareBytesMax) std::string().swap(made);
 }
 
 void Executor::handle(Peer& peer, const transport::Message& message) {
@@ -116,6 +118,8 @@ bool Executor::parse(Incoming* task, wire::Bytes bytes, ProcessId caller) {
     in(view.state, id);
     if (view.state == ValueState::kArena) {
       in(locator);
+    } else if (view.state == ValueState::kPending) {
+      task->early = true;
     } else {
       uint32_t length = 0;
       in(length);
@@ -146,6 +150,7 @@ void Executor::handle_task(Peer& peer, wire::Bytes payload) {
   if (index >= peer.templates.size() || !peer.templates[index]) {
     return refuse_malformed(peer, payload, "names a function that was never described");
   }
+  keeps_made_ |= task->early;
   task->definition = peer.templates[index].get();
   bool method = task->definition->flags & kActorMethod;
   task->kind = method ? TaskKind::kActorMethod : TaskKind::kFunction;
@@ -178,7 +183,7 @@ void Executor::start_actor(protocol::ActorStart start) {
   bool ok = parts.has_value();
   if (ok) {
     auto def = wire::decode<TemplateDef>(parts->first);
-    ok = def.has_value() && parse(task.get(), wire::as_bytes(parts->second), start.spec.actor.process());
+    ok = def.has_value() && parse(task.get(), wire::as_bytes(parts->second), start.spec.actor.process()) && !task->early;
     if (ok) task->own_definition = std::make_unique<TemplateDef>(std::move(*def));
   }
   task->kind = TaskKind::kActorCreation;
@@ -262,6 +267,7 @@ void Executor::handle_cancel(Peer& peer, const CancelHead& head) {
 }
 
 void Executor::give_back(ProcessId caller, uint32_t n) {
+  if (keeps_made_ && n != UINT32_MAX) return give_back_loose(caller, n);
   for (size_t i = queue_.size(); i-- > 0 && n > 0;) {
     Incoming& t = *queue_[i];
     if (t.caller != caller || t.kind != TaskKind::kFunction) continue;
@@ -271,11 +277,68 @@ void Executor::give_back(ProcessId caller, uint32_t n) {
   }
 }
 
+// Leaves those whose arguments are made here, but with a task that goes goes what depends on it.
+void Executor::give_back_loose(ProcessId caller, uint32_t n) {
+  std::unordered_set<ObjectId> here, gone;   // results to come
+  for (auto& t : running_) here.insert(t->return_ids.begin(), t->return_ids.end());
+  for (auto& t : queue_) here.insert(t->return_ids.begin(), t->return_ids.end());
+  auto needs = [](const Incoming& t, const std::unordered_set<ObjectId>& results) {
+    for (size_t i = 0; t.early && i < t.deps.size(); ++i) {
+      if (t.deps[i].state == ValueState::kPending && results.contains(t.dep_ids[i])) return true;
+    }
+    return false;
+  };
+  auto take = [&](size_t at) {
+    gone.insert(queue_[at]->return_ids.begin(), queue_[at]->return_ids.end());
+    answer(caller, queue_[at]->id.lo, ReplyStatus::kNotRun);
+    queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(at));
+  };
+  auto may_go = [&](const Incoming& t) { return t.caller == caller && t.kind == TaskKind::kFunction; };
+  for (size_t i = queue_.size(); i-- > 0 && n > 0;) {
+    if (!may_go(*queue_[i]) || needs(*queue_[i], here)) continue;
+    take(i);
+    --n;
+  }
+  for (size_t i = 0; i < queue_.size() && !gone.empty();) {
+    if (may_go(*queue_[i]) && needs(*queue_[i], gone)) take(i);
+    else ++i;
+  }
+}
+
 void Executor::give_back_all() {
   if (queue_.empty()) return;
   std::vector<ProcessId> callers;
   for (auto& t : queue_) callers.push_back(t->caller);
   for (ProcessId caller : callers) give_back(caller, UINT32_MAX);
+}
+
+// ---- Results that later tasks take from here ---------------------------------------------------------------------------
+
+void Executor::keep_made(const Incoming& task, std::span<const ReturnValue> values) {
+  size_t n = std::min(values.size(), task.return_ids.size());
+  for (size_t i = 0; i < n; ++i) made_.keep(task.return_ids[i], values[i]);
+}
+
+bool Executor::take_made(Incoming* task) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < task->deps.size(); ++i) {
+    if (task->deps[i].state != ValueState::kPending) continue;
+    const MadeValue* made = made_.find(task->dep_ids[i]);
+    if (!made) return false;
+    bytes += made->bytes.size();
+  }
+  task->made.clear();
+  task->made.reserve(bytes);   // views into it stay where they are
+  for (size_t i = 0; i < task->deps.size(); ++i) {
+    if (task->deps[i].state != ValueState::kPending) continue;
+    const MadeValue& made = *made_.find(task->dep_ids[i]);
+    task->deps[i].state = made.state;
+    task->dep_locators[i] = made.locator;
+    size_t at = task->made.size();
+    task->made += made.bytes;
+    task->deps[i].bytes = wire::as_bytes(std::string_view(task->made).substr(at));
+  }
+  return true;
 }
 
 // ---- Answers -------------------------------------------------------------------------------------------------------------
@@ -328,6 +391,7 @@ void Executor::reply(Incoming* task, ReplyStatus status, std::span<const ReturnV
   if (task->cancel_children) rt_.submitter.cancel_children(task->id.lo, false);   // those made since it was cancelled
   int64_t end_ns = steady_ns();
   int64_t us = (end_ns - task->start_ns) / 1000;
+  if (keeps_made_ && !error && task->kind == TaskKind::kFunction) keep_made(*task, values);
   if (!error && values.size() == 1 && reply_small(*task, values[0], us)) return done(task, status, error, end_ns);
   std::string& record = reply_scratch_;
   record.clear();
@@ -362,7 +426,8 @@ bool Executor::reply_small(const Incoming& task, const ReturnValue& value, int64
 
 // The task is answered: remembered for the state API, its memory kept for another.
 void Executor::done(Incoming* task, ReplyStatus status, const std::string* error, int64_t end_ns) {
-  if (status != ReplyStatus::kArgumentLost) remember(*task, status != ReplyStatus::kOk, error, end_ns);
+  bool given_back = status == ReplyStatus::kArgumentLost || status == ReplyStatus::kArgumentMissing;
+  if (!given_back) remember(*task, status != ReplyStatus::kOk, error, end_ns);
   chained_ns_ = queue_.empty() ? 0 : end_ns;
   auto it = std::find_if(running_.begin(), running_.end(), [task](auto& t) { return t.get() == task; });
   if (it == running_.end()) return;

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/made_values.h"
 #include "runtime/task.h"
 
 namespace sheaf::runtime {
@@ -23,10 +24,12 @@ struct Incoming : IncomingTask {
   protocol::ActorStart actor_start;
   std::vector<objstore::Locator> dep_locators;   // parallel to deps; for arena values
   std::vector<uint64_t> pins;
+  std::string made;                         // bytes of dependencies that were made here
   int64_t start_ns = 0;                     // steady clock
   uint64_t items_sent = 0, items_consumed = 0;
   bool cancel_requested = false;
   bool cancel_children = false;
+  bool early = false;                       // some dependencies are made here: see Executor::take_made()
 
   // Ready for the next task's record; what is large is given back to the heap, the rest of the memory stays. What every
   // record sets is left as it is.
@@ -52,6 +55,8 @@ class Executor {
   size_t running() const { return running_.size(); }
 
   Incoming* pop();
+  // The values of those arguments that tasks made here, which came before. False: not all of them are at hand.
+  bool take_made(Incoming* task);
   // Answers and frees the task. With an error, `values` are the returns that were made before it; there may be none.
   void reply(Incoming* task, ReplyStatus status, std::span<const ReturnValue> values, const std::string* error);
   void send_item(Incoming* task, const ReturnValue& value);
@@ -85,6 +90,8 @@ class Executor {
   void refuse_malformed(Peer& peer, wire::Bytes payload, const char* what);
   void handle_cancel(Peer& peer, const CancelHead& head);
   void give_back(ProcessId caller, uint32_t n);
+  void give_back_loose(ProcessId caller, uint32_t n);
+  void keep_made(const Incoming& task, std::span<const ReturnValue> values);
   void tell_slots(ProcessId caller, uint32_t n);
   void answer(ProcessId caller, uint64_t cookie, ReplyStatus status);
   ReplyStatus flagged(ReplyStatus status) const {
@@ -102,6 +109,8 @@ class Executor {
   std::vector<std::unique_ptr<Incoming>> spare_;   // finished; reused, as a task's memory costs more than a short task
   struct Deferred { ProcessId to; LaneType type; std::string record; };
   std::deque<Deferred> deferred_;     // replies behind hold counts that the daemon's lane had no room for
+  MadeValues made_;
+  bool keeps_made_ = false;           // some caller sends tasks before their arguments are made
   std::string reply_scratch_;
   std::vector<std::unique_ptr<TemplateDef>> retired_;   // described anew, or of callers gone; kept, finished_ points to them
   std::vector<Finished> finished_;    // a ring once it is full: the oldest is at finished_next_

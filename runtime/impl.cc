@@ -79,7 +79,7 @@ void Runtime::Impl::encode_task(Task* task, std::string* out) {
     const Entry& e = objects.at(task->deps()[i]);
     w(e.state, e.id);
     if (e.state == ValueState::kArena) w(e.locator);
-    else w(wire::as_text(e.value_or_error()));
+    else if (e.ready()) w(wire::as_text(e.value_or_error()));   // else the receiver makes it
   }
   for (uint32_t i = 0; i < task->n_nested; ++i) w(objects.at(task->nested()[i]).id);
 }

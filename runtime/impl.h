@@ -55,7 +55,7 @@ struct Runtime::Impl {
   void leave_blocked();
   Result<objstore::Locator> allocate(size_t size);
   Result<std::string> request(protocol::MessageType type, const std::string& body, Deadline deadline);
-  enum class Resolved : uint8_t { kReady, kFailed, kGiveBack };
+  enum class Resolved : uint8_t { kReady, kFailed, kGiveBack, kMissing };
   // Maps the arena dependencies of a task. kFailed: `*error` is what its caller shall get.
   Resolved resolve_dependencies(Incoming* task, protocol::ErrorRecord* error);
 

@@ -20,6 +20,11 @@ struct WireValue {
   objstore::Locator locator;
 };
 
+bool was_run(ReplyStatus status) {
+  return status != ReplyStatus::kNotRun && status != ReplyStatus::kArgumentLost &&
+         status != ReplyStatus::kArgumentMissing;
+}
+
 bool read_value(wire::Reader& in, WireValue* out) {
   uint32_t n_contained = 0, length = 0;
   in(out->state, n_contained);
@@ -39,6 +44,12 @@ bool read_value(wire::Reader& in, WireValue* out) {
 void Submitter::take_off(Task* task) {
   task->peer->in_flight.remove(task);
   task->peer->backlog_us = task->peer->in_flight.size == 0 ? 0 : task->peer->backlog_us - task->estimate_us;
+  if (task->early) {
+    task->early = false;
+    --task->peer->early;
+    task->peer->early_ready = std::min(task->peer->early_ready, task->peer->early);
+  }
+  task->kill_late = false;
   task->peer = nullptr;
   --in_flight_;
 }
@@ -144,21 +155,22 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
   Slot slot = rt_.objects.table().find_own(head.cookie);
   Task* task = slot == kNoSlot ? nullptr : rt_.objects.at(slot).task;
   if (!task || task->cookie != head.cookie || task->peer != &peer) return;   // completed otherwise
+  const bool early = task->early;
   take_off(task);
   SchedClass* sched = peer.sched;
   if (sched) mark_dirty(*sched);
   peer.gave_back = head.status == ReplyStatus::kNotRun;
-  if (head.status != ReplyStatus::kNotRun && head.status != ReplyStatus::kArgumentLost) {
+  if (was_run(head.status)) {
     double& mean = *templates_[task->template_id].mean_us;
     mean = mean < 0 ? head.exec_us : mean + kMeanWeight * (head.exec_us - mean);
   }
   bool streaming = task->definition->flags & kStreaming;
   wire::Reader in(payload.subspan(sizeof head));
   switch (head.status) {
+    case ReplyStatus::kArgumentMissing:
     case ReplyStatus::kNotRun:
-      if (task->cancelled) complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
-      else if (task->actor) rt_.actors.resend(task);
-      else enqueue(task, true);
+      if (early || head.status == ReplyStatus::kNotRun) requeue(task);
+      else complete_error(task, {ErrorKind::kSystem, "the worker misses an argument that it was sent", "", {}});
       break;
     case ReplyStatus::kArgumentLost:
       if (task->rebuilds++ < kRebuildsMax) argument_lost(task);
@@ -266,7 +278,7 @@ void Submitter::peer_down(Peer& peer, const ErrorRecord& cause) {
       again.push_back(task);
     }
   }
-  for (auto it = again.rbegin(); it != again.rend(); ++it) enqueue(*it, true);
+  for (auto it = again.rbegin(); it != again.rend(); ++it) requeue(*it);
   rt_.actors.peer_down(peer);
 }
 
@@ -285,18 +297,22 @@ bool Submitter::cancel(Slot slot, bool force, bool recursive) {
   if (!task || task->state == TaskState::kDone) return false;
   task->cancelled = true;
   if (task->state == TaskState::kInFlight) {
-    CancelHead head{task->cookie, (force ? 1u : 0u) | (recursive ? 2u : 0u), 0};
+    task->kill_late = force && task->early && task != task->peer->in_flight.head;   // it may not have started
+    bool kill = force && !task->kill_late && !task->actor;
+    CancelHead head{task->cookie, (force && !task->kill_late ? 1u : 0u) | (recursive ? 2u : 0u), 0};
     task->peer->lane.send(static_cast<uint16_t>(LaneType::kCancel), std::as_bytes(std::span(&head, 1)));
-    if (force && !task->actor) {
-      protocol::KillProcess kill{task->peer->process};
-      rt_.daemon.request_then(MessageType::kKillProcess, wire::encode(kill), [](auto&&) {});
-    }
+    if (kill) kill_worker(*task->peer);
     return true;
   }
   detach_dependencies(task);
   if (task->actor) rt_.actors.forget(task);
   complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
   return true;
+}
+
+void Submitter::kill_worker(const Peer& peer) {
+  protocol::KillProcess kill{peer.process};
+  rt_.daemon.request_then(MessageType::kKillProcess, wire::encode(kill), [](auto&&) {});
 }
 
 void Submitter::cancel_children(uint64_t parent, bool force) {

@@ -82,6 +82,7 @@ bool Submitter::await_dependencies(Task* task) {
     Entry& e = rt_.objects.at(slot);
     if (e.ready()) continue;
     ++task->unresolved;
+    if (e.task) e.task->followed = true;
     e.more().dependents.push_back(task);
     rt_.objects.subscribe(slot);
   }
@@ -104,7 +105,10 @@ bool Submitter::fail_on_dependency(Task* task) {
 
 void Submitter::submit(TemplateId id, const Arguments& args, uint64_t parent, Slot* returns) {
   Task* task = make_task(id, args, parent, returns);
-  if (task->n_deps > 0 && (!await_dependencies(task) || fail_on_dependency(task))) return;
+  if (task->n_deps > 0) {
+    if (Peer* peer = early_peer(*task)) return push_early(task, *peer);
+    if (!await_dependencies(task) || fail_on_dependency(task)) return;
+  }
   SchedClass& c = *task->sched;
   rt_.progress.busy.store(true, std::memory_order_relaxed);
   // Nothing waits that the daemon or an older task must be told of first: straight out, if a worker has room.
@@ -124,7 +128,14 @@ void Submitter::submit(TemplateId id, const Arguments& args, uint64_t parent, Sl
 }
 
 void Submitter::dependency_ready(Task* task) {
-  if (--task->unresolved > 0) return;
+  if (task->state != TaskState::kWaiting) return;   // it was named twice, and has gone out meanwhile
+  if (--task->unresolved > 0) {
+    if (Peer* peer = early_peer(*task)) {
+      push_early(task, *peer);
+      push_followers();
+    }
+    return;
+  }
   if (task->actor && !task->creation) return rt_.actors.dependencies_ready(task);   // it keeps its place
   if (task->list) task->list->remove(task);
   if (task->cancelled) return complete_error(task, {ErrorKind::kCancelled, "the task was cancelled", "", {}});
@@ -175,6 +186,8 @@ void Submitter::push(Task* task, Peer& peer) {
   task->peer = &peer;
   task->estimate_us = estimate(t);
   peer.backlog_us += task->estimate_us;
+  peer.sent_us += task->estimate_us;
+  if (!task->actor) task->sent_us = peer.sent_us;
   peer.in_flight.push_back(task);
   ++in_flight_;
 }
@@ -223,11 +236,14 @@ void Submitter::push_class(SchedClass& c) {
     if (!peer) break;
     c.queue.remove(task);
     if (!await_dependencies(task)) continue;   // an argument was spilled meanwhile
-    if (!fail_on_dependency(task)) push(task, *peer);
+    if (fail_on_dependency(task)) continue;
+    push(task, *peer);
+    if (task->followed) followed_.push_back(task);
   }
+  if (!followed_.empty()) push_followers();
   // What is needed no more is withdrawn at the next tick: a stream of short tasks would ask and withdraw all the time.
   bool more = c.queue.size > 0;
-  for (Peer* p : c.leases) more |= p->in_flight.size > p->slots;
+  for (Peer* p : c.leases) more |= p->loose() > p->slots;
   if (more) request_leases(c);
 }
 
@@ -244,7 +260,7 @@ void Submitter::push_out() {
 
 void Submitter::request_leases(SchedClass& c) {
   uint32_t want = c.queue.size;
-  for (Peer* p : c.leases) want += p->in_flight.size > p->slots ? p->in_flight.size - p->slots : 0;
+  for (Peer* p : c.leases) want += p->loose() > p->slots ? p->loose() - p->slots : 0;
   bool changed = want == 0 ? c.requested != 0 : c.requested == 0 || want > 2 * c.requested;
   if (!changed) return;
   c.requested = want;
@@ -281,6 +297,7 @@ void Submitter::lease_granted(const protocol::LeaseGrant& grant) {
   leases_[grant.lease] = peer;
   ++lease_count_;
   if (c.requested > 0) --c.requested;
+  c.starved = false;
   push_class(c);
   steal_back(c);
 }
@@ -305,7 +322,7 @@ void Submitter::lease_recalled(uint64_t lease) {
     push_class(c);
     return;
   }
-  uint32_t all = peer.in_flight.size;
+  uint32_t all = UINT32_MAX;
   peer.lane.send(static_cast<uint16_t>(LaneType::kSteal), std::as_bytes(std::span(&all, 1)));
 }
 
@@ -322,16 +339,17 @@ void Submitter::steal_back(SchedClass& c) {
   bool idle = false;
   for (Peer* p : c.leases) {
     if (p->in_flight.size == 0 && !p->recalled) idle = true;
-    if (!busiest || p->in_flight.size > busiest->in_flight.size) busiest = p;
+    if (!busiest || p->loose() > busiest->loose()) busiest = p;
   }
-  if (!idle || busiest->in_flight.size <= busiest->slots || busiest->steal_sent) return;
+  if (!idle || busiest->loose() <= busiest->slots || busiest->steal_sent) return;
   busiest->steal_sent = true;
-  uint32_t n = (busiest->in_flight.size - busiest->slots + 1) / 2;
+  uint32_t n = (busiest->loose() - busiest->slots + 1) / 2;
   busiest->lane.send(static_cast<uint16_t>(LaneType::kSteal), std::as_bytes(std::span(&n, 1)));
 }
 
 void Submitter::tick(Deadline now) {
   for (auto& [key, c] : classes_) {
+    look_at_early(*c);
     for (size_t i = 0; i < c->leases.size();) {
       Peer& p = *c->leases[i];
       p.steal_sent = false;

@@ -3,7 +3,8 @@
 // A task goes out when its dependencies have values and a leased worker of its scheduling class has room. Room is a
 // time budget: what lies unanswered at a worker may amount to kPipelineBudget, by the measured running time of each
 // function; a function that was never measured gets an empty worker. Tasks queued behind a slow one are called back as
-// soon as another worker of the class idles. Needs the runtime's lock throughout; never waits.
+// soon as another worker of the class idles. A task whose missing arguments are all being made by one worker is sent
+// there behind their makers (early.cc). Needs the runtime's lock throughout; never waits.
 // Hot path, per task: 1 allocation (Task), 1 record out (header 8 + 40 bytes + arguments), 1 reply in.
 #pragma once
 
@@ -85,6 +86,7 @@ class Submitter {
   // Off its worker's list, because it was answered or the worker is gone.
   void take_off(Task* task);
   bool cancel(Slot slot, bool force, bool recursive);
+  void kill_worker(const Peer& peer);
   void cancel_children(uint64_t parent, bool force);
 
   // Sends what can go out now. Cheap when nothing changed.
@@ -105,6 +107,16 @@ class Submitter {
   void push_class(SchedClass& c);
   uint16_t best_node(Task& task);
   Peer* choose(SchedClass& c, const Template& t, Task& task);
+  // The worker that makes all missing arguments of the task, if it had better go there at once.
+  Peer* early_peer(Task& task);
+  bool is_best_place(const SchedClass& c, const Peer& peer, double made_us) const;
+  void push_early(Task* task, Peer& peer);
+  // Those that wait for what was just sent.
+  void push_followers();
+  // What could start elsewhere by now, and whether what was cancelled by force has started all the same.
+  void look_at_early(SchedClass& c);
+  // Back from a worker that did not run it.
+  void requeue(Task* task);
   void request_leases(SchedClass& c);
   void return_lease(Peer& peer, bool worker_exits);
   void steal_back(SchedClass& c);
@@ -142,6 +154,7 @@ class Submitter {
   };
   std::map<ObjectId, Adoption> adoptions_;
   std::string scratch_;
+  std::vector<Task*> followed_;  // sent since push_followers(), and waited for
 };
 
 }  // namespace sheaf::runtime

@@ -49,7 +49,10 @@ struct Task {
   Peer* peer = nullptr;              // kInFlight
   uint64_t cookie = 0;
   uint64_t parent = 0;
-  uint64_t sequence = 0;             // actor calls: order of submission
+  union {
+    uint64_t sequence = 0;           // actor calls: order of submission
+    double sent_us;                  // others, in flight: Peer::sent_us when it had been sent
+  };
   int32_t retries_left = 0;          // -1: for ever
   uint32_t unresolved = 0;           // dependencies without a value
   TemplateId template_id = 0;
@@ -67,6 +70,9 @@ struct Task {
   bool recorded : 1 = false;         // the daemon has its lineage
   bool adopted : 1 = false;          // of a process that is gone: its returns are not ours
   bool watched : 1 = false;          // Submitter::adoption_ended() follows its end
+  bool early : 1 = false;            // in flight, and sent before all its arguments were made
+  bool followed : 1 = false;         // others have waited for what it returns
+  bool kill_late : 1 = false;        // cancelled by force, but it had not started
 
   Slot* returns() { return reinterpret_cast<Slot*>(this + 1); }
   Slot* deps() { return returns() + n_returns; }
@@ -137,6 +143,12 @@ struct Peer {
   bool steal_sent = false;
   bool gave_back = false;            // since its last result: what it runs takes longer than was thought, or waits
   double backlog_us = 0;             // estimated running time of what is in flight
+  double sent_us = 0;                // the same of all that was ever sent
+  uint32_t early = 0;                // of in_flight: sent before their arguments were made
+  uint32_t early_ready = 0;          // of these, as of the last tick: they could start elsewhere by now
+  uint64_t oldest_seen = 0;          // cookie of the oldest in flight at the last tick
+  // In flight, not waiting for anything made here.
+  uint32_t loose() const { return in_flight.size - early + early_ready; }
   Deadline idle_since{};
   protocol::LeaseGrant grant;
   bool lease_info_sent = false;
@@ -154,6 +166,8 @@ struct SchedClass {
   std::vector<Peer*> leases;
   uint32_t requested = 0;            // backlog last told to the daemon
   bool spans_nodes = false;          // has had leases on other nodes
+  bool asked = false;                // for more leases, at the last tick
+  bool starved = false;              // asked for a tick or longer, and got none since
   bool dirty = false;                // something changed: push_out() has to look
 };
 

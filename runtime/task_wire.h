@@ -22,7 +22,7 @@ enum class LaneType : uint16_t {
   kTask = 3,        // caller -> worker: TaskHead, extra return ids, dependencies, arguments
   kReply = 4,       // worker -> caller: ReplyHead, values
   kCancel = 5,      // caller -> worker: CancelHead
-  kSteal = 6,       // caller -> worker: u32 how many queued tasks to give back, newest first
+  kSteal = 6,       // caller -> worker: u32 how many queued tasks to give back, newest first; UINT32_MAX = all
   kItem = 7,        // worker -> caller: one item of a streaming generator: ItemHead, value
   kItemAck = 8,     // caller -> worker: CancelHead with the number of items consumed in `flags` (back-pressure)
   kSlots = 10,      // worker -> caller: u32 how many of the caller's oldest unanswered tasks may be running; 1 if never sent
@@ -81,7 +81,8 @@ struct TaskHead {
   uint64_t parent;              // cookie of the task that submitted this one, 0 = the driver's main thread
 };
 static_assert(sizeof(TaskHead) == 40);
-// A dependency: u8 ValueState (kInline or kArena), 16-byte ObjectId, then u32 count + bytes, or a Locator.
+// A dependency: u8 ValueState, 16-byte ObjectId, then u32 count + bytes (kInline), a Locator (kArena) or nothing (kPending:
+// a task sent before on this lane makes it).
 
 enum class ReplyStatus : uint16_t {
   kOk = 0,
@@ -90,6 +91,7 @@ enum class ReplyStatus : uint16_t {
   kNotRun = 3,           // given back: never started
   kCancelled = 4,
   kArgumentLost = 5,     // never started: the bytes of an argument are gone, and its maker has been told
+  kArgumentMissing = 6,  // never started: an argument that should have been made here is not at hand
 };
 // Or-ed into a reply's status: the worker starts no further task and ends by itself (max_calls).
 inline constexpr uint16_t kReplyLeaving = 0x8000;

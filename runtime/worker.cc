@@ -41,12 +41,12 @@ Resolved resolve(Runtime::Impl& rt, Incoming* task, size_t index, Slot slot, Err
   return Resolved::kFailed;
 }
 
-void give_back(Runtime::Impl& rt, Incoming* task) {
+void give_back(Runtime::Impl& rt, Incoming* task, ReplyStatus why) {
   rt.leave_blocked();
   std::vector<uint64_t> pins = std::move(task->pins);
   {
     Locked guard(rt);
-    rt.executor.reply(task, ReplyStatus::kArgumentLost, {}, nullptr);
+    rt.executor.reply(task, why, {}, nullptr);
   }
   if (Runtime* runtime = Runtime::current()) {
     for (uint64_t pin : pins) runtime->unpin(pin);
@@ -56,6 +56,10 @@ void give_back(Runtime::Impl& rt, Incoming* task) {
 }  // namespace
 
 Resolved Runtime::Impl::resolve_dependencies(Incoming* task, ErrorRecord* error) {
+  if (task->early) {
+    Locked guard(*this);
+    if (!executor.take_made(task)) return Resolved::kMissing;
+  }
   for (size_t i = 0; i < task->deps.size(); ++i) {
     if (task->deps[i].state != ValueState::kArena) continue;
     Slot slot;
@@ -90,7 +94,8 @@ IncomingTask* Runtime::next_task(Deadline deadline) {
     switch (rt.resolve_dependencies(task, &error)) {
       case Resolved::kReady: return task;
       case Resolved::kFailed: fail(task, error, false); break;
-      case Resolved::kGiveBack: give_back(rt, task); break;
+      case Resolved::kGiveBack: give_back(rt, task, ReplyStatus::kArgumentLost); break;
+      case Resolved::kMissing: give_back(rt, task, ReplyStatus::kArgumentMissing); break;
     }
   }
 }

@@ -92,6 +92,34 @@ def test_references_as_arguments():
     assert sheaf.get(add.remote(x=ref, y=ref)) == 10
 
 
+@pytest.mark.parametrize("made", ["number", "array", "references", "error"])
+def test_chains_of_results_that_are_not_made_yet(made):
+    """Sent to the maker's worker at once: the runs after the first, when running times are known."""
+
+    @sheaf.remote
+    def first(x):
+        if made == "error":
+            raise KeyError("the first")
+        return {"array": np.full(100_000, x), "references": [sheaf.put(x)]}.get(made, x)
+
+    @sheaf.remote(num_returns=2)
+    def step(x, n):
+        return (x if made == "references" else x + n), n
+
+    for _ in range(5):
+        steps = [step.remote(first.remote(1), 1)]
+        for n in range(2, 40):
+            steps.append(step.remote(steps[-1][0], steps[-1][1]))
+            if n == 20 and made != "error":
+                assert sheaf.get(steps[-1][1]) == 1
+        if made == "error":
+            with pytest.raises(KeyError, match="the first"):
+                sheaf.get(steps[-1][0])
+            continue
+        value = sheaf.get(steps[-1][0])
+        assert (sheaf.get(value)[0] == 1) if made == "references" else np.all(value == 40)
+
+
 def test_nested_references_stay_references():
     @sheaf.remote
     def inner_type(refs):

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "runtime/entry_table.h"
+#include "runtime/made_values.h"
 #include "runtime/task.h"
 
 namespace sheaf::runtime {
@@ -59,6 +60,41 @@ TEST(EntryTableTest, ValuesOfEverySizeAreKept) {
     EXPECT_FALSE(table.at(slot).has_bytes());
     table.erase(slot);
   }
+}
+
+TEST(MadeValuesTest, LaterResultsTakeThePlaceOfEarlierOnes) {
+  MadeValues made;
+  ReturnValue value;
+  std::string text = "one";
+  value.inline_bytes = wire::as_bytes(text);
+  ObjectId id = ObjectId::make(kMe, 5), same_place = ObjectId::make(kMe, 5 + MadeValues::kPlaces);
+  EXPECT_EQ(made.find(id), nullptr);
+  made.keep(id, value);
+  ASSERT_NE(made.find(id), nullptr);
+  EXPECT_EQ(made.find(id)->bytes, "one");
+  EXPECT_EQ(made.find(ObjectId::make(kMe + 1, 5)), nullptr) << "of another process";
+  made.keep(same_place, value);
+  EXPECT_EQ(made.find(id), nullptr);
+  ReturnValue large;
+  large.sealed = objstore::Locator{};
+  made.keep(id, large);
+  ASSERT_NE(made.find(id), nullptr);
+  EXPECT_EQ(made.find(id)->state, ValueState::kArena);
+}
+
+TEST(MadeValuesTest, BytesAreBounded) {
+  MadeValues made;
+  std::string text(8192, 'v');
+  ReturnValue value;
+  value.inline_bytes = wire::as_bytes(text);
+  for (uint64_t i = 0; i < 10 * MadeValues::kPlaces; ++i) {
+    made.keep(ObjectId::make(kMe, i), value);
+    ASSERT_LE(made.bytes(), MadeValues::kBytesMax + 2 * text.size());
+    ASSERT_NE(made.find(ObjectId::make(kMe, i)), nullptr);
+  }
+  value.inline_bytes = {};
+  for (uint64_t i = 0; i < 2 * MadeValues::kPlaces; ++i) made.keep(ObjectId::make(kMe, i), value);
+  EXPECT_LE(made.bytes(), MadeValues::kBytesMax) << "memory of long values that are gone counts";
 }
 
 TEST(EntryTableTest, FreedBytesStayForThoseWhoReadThem) {

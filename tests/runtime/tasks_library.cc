@@ -199,6 +199,40 @@ std::vector<double> ramp_after(const std::string& file, int64_t n) {
   return ramp(n);
 }
 
+int64_t held(const std::string& go, int64_t x) {
+  wait_for_file(go);
+  if (x < 0) throw OwnError("held");
+  return x;
+}
+
+std::tuple<int64_t, int64_t> held_two(const std::string& go, int64_t x) { return {held(go, x), x + 1}; }
+
+std::vector<sheaf::ObjectRef<int64_t>> held_refs(const std::string& go, int n) {
+  wait_for_file(go);
+  return make_refs(n);
+}
+
+int64_t held_by_child(const std::string& note, const std::string& go, int64_t x) {
+  std::ofstream(note, std::ios::app) << getpid() << std::endl;
+  return sheaf::get(sheaf::task(held).remote(go, x));
+}
+
+int64_t noted_add(const std::string& file, int64_t a, int64_t b) {
+  std::ofstream(file, std::ios::app) << "x\n";
+  return a + b;
+}
+
+int64_t meet(const std::string& file, int n, int64_t x) {
+  std::ofstream(file, std::ios::app) << "x\n";
+  for (int i = 0; i < 20000 && lines(file) < n; ++i) sleep_ms(1);
+  return lines(file) < n ? -1 : x;
+}
+
+void held_count(sheaf::Stream<int64_t>& out, const std::string& go, int64_t n) {
+  wait_for_file(go);
+  count_to(out, n);
+}
+
 sheaf::Value same_value(const sheaf::Value& value) { return value; }
 
 std::map<std::string, int64_t> word_counts(const std::string& text) {
@@ -292,6 +326,13 @@ SHEAF_REMOTE(count_and_fail);
 SHEAF_REMOTE(large_items);
 SHEAF_REMOTE(wait_for_file);
 SHEAF_REMOTE(ramp_after);
+SHEAF_REMOTE(held);
+SHEAF_REMOTE(held_two);
+SHEAF_REMOTE(held_refs);
+SHEAF_REMOTE(held_by_child);
+SHEAF_REMOTE(noted_add);
+SHEAF_REMOTE(meet);
+SHEAF_REMOTE(held_count);
 SHEAF_REMOTE(same_value);
 SHEAF_REMOTE(word_counts);
 SHEAF_REMOTE(maybe);

@@ -63,6 +63,13 @@ void large_items(sheaf::Stream<std::vector<double>>& out, int n, int64_t size);
 // Waits for a file; holds its worker meanwhile.
 int wait_for_file(const std::string& file);
 std::vector<double> ramp_after(const std::string& file, int64_t n);
+int64_t held(const std::string& go, int64_t x);  // x once there is `go`; throws below 0
+std::tuple<int64_t, int64_t> held_two(const std::string& go, int64_t x);   // x, x + 1
+std::vector<sheaf::ObjectRef<int64_t>> held_refs(const std::string& go, int n);
+int64_t held_by_child(const std::string& note, const std::string& go, int64_t x);   // by a nested task
+int64_t noted_add(const std::string& file, int64_t a, int64_t b);          // appends a line
+int64_t meet(const std::string& file, int n, int64_t x);                   // x once `n` calls have appended a line
+void held_count(sheaf::Stream<int64_t>& out, const std::string& go, int64_t n);
 sheaf::Value same_value(const sheaf::Value& value);
 std::map<std::string, int64_t> word_counts(const std::string& text);
 std::optional<int> maybe(std::optional<int> x);  // one more, or None
