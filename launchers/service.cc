@@ -105,8 +105,8 @@ Result<std::unique_ptr<Service>> Service::create(ServiceOptions options) {
 // file may name memories that are not here.
 void Service::spread_arena() {
   std::vector<uint32_t> memories;
-  if (!options_.topology) return;
-  for (const scheduler::NumaNode& node : options_.topology->numa) {
+  if (!topology_) return;
+  for (const scheduler::NumaNode& node : topology_->numa) {
     if (!node.memories.empty()) memories.push_back(node.memories.front());
   }
   if (memories.size() < 2) return;
@@ -193,7 +193,7 @@ Status Service::create_agent() {
   if (options_.cluster) agent.number = static_cast<uint16_t>(self_.node);
   agent.total = offer_.resources;
   agent.labels = offer_.labels;
-  agent.topology = options_.topology;
+  agent.topology = topology_;
   SHEAF_ASSIGN(agent.binding,
                scheduler::parse_binding_mode(config.get_string("scheduler.binding")));
   agent.max_workers = static_cast<uint32_t>(config.get_int("workers.max"));
@@ -221,37 +221,7 @@ Status Service::create_agent() {
   return {};
 }
 
-Status Service::create_parts() {
-  SHEAF_ASSIGN(auto region, transport::LaneRegion::create(kRegionBytes));
-  region_ = std::make_unique<transport::LaneRegion>(std::move(region));
-  if (options_.head)
-    SHEAF_TRY(create_controller());
-  else
-    self_ = {options_.cluster->number, options_.cluster->incarnation};
-  SHEAF_TRY(options_.cluster && options_.head ? create_head_mesh() : create_mesh());
-  SHEAF_TRY(create_store());
-  if (mesh_ && controller_) expect_members();
-  SHEAF_ASSIGN(offer_, node_offer(*options_.config, options_.overrides, node_id_, arena_->bytes()));
-  own_cpus_ = allowed_cpus();
-  if (options_.topology) {
-    offer_.labels.try_emplace("sheaf.io/numa-nodes",
-                              std::to_string(options_.topology->numa.size()));
-  }
-  // Names by which programs place something on one node, as `nodes()` shows its address.
-  const std::string host = mesh_ ? mesh_->address().host : "127.0.0.1";
-  offer_.resources[fmt::format("node:{}", host)] = protocol::kResourceUnit;
-  if (options_.head) offer_.resources["node:__internal_head__"] = protocol::kResourceUnit;
-
-  ClientHooks hooks;
-  hooks.drain = [this](Client& c) { drain_lane(c, SIZE_MAX); };
-  hooks.on_dead = [this](Client& c, const ErrorRecord& cause) { on_dead(c, cause); };
-  hooks.on_reaped = [this](Client& c) { on_reaped(c); };
-  SHEAF_ASSIGN(clients_, Clients::create(loop_, *region_, std::move(hooks)));
-  broker_ = std::make_unique<LaneBroker>(*region_, *clients_);
-  if (mesh_) create_relays();
-  SHEAF_ASSIGN(int fifo, clients_->bell().open_poll_fd(options_.session->bell_directory() + "/1"));
-  SHEAF_TRY(loop_.add_fd(fifo, EPOLLIN, [](uint32_t) {}));  // it only has to end the sleep
-
+void Service::create_spawner() {
   logs_ = std::make_unique<LogRouter>(
       loop_, options_.session->log_directory(),
       static_cast<uint32_t>(options_.config->get_int("log.lines_per_second")),
@@ -268,6 +238,46 @@ Status Service::create_parts() {
   };
   spawner.on_exit = [this](pid_t pid, int status) { clients_->note_exit(pid, status); };
   spawner_ = std::make_unique<WorkerSpawner>(loop_, *logs_, std::move(spawner));
+}
+
+Status Service::create_parts() {
+  // An interpreter takes longer to start than everything here.
+  create_spawner();
+  spawner_->warm(options_.warm);
+  if (options_.topology) {
+    SHEAF_ASSIGN(auto topology, options_.topology());
+    topology_ = std::make_shared<const scheduler::Topology>(std::move(topology));
+  }
+  SHEAF_ASSIGN(auto region, transport::LaneRegion::create(kRegionBytes));
+  region_ = std::make_unique<transport::LaneRegion>(std::move(region));
+  if (options_.head)
+    SHEAF_TRY(create_controller());
+  else
+    self_ = {options_.cluster->number, options_.cluster->incarnation};
+  SHEAF_TRY(options_.cluster && options_.head ? create_head_mesh() : create_mesh());
+  SHEAF_TRY(create_store());
+  if (mesh_ && controller_) expect_members();
+  SHEAF_ASSIGN(offer_, node_offer(*options_.config, options_.overrides, node_id_, arena_->bytes()));
+  own_cpus_ = allowed_cpus();
+  if (topology_) {
+    offer_.labels.try_emplace("sheaf.io/numa-nodes",
+                              std::to_string(topology_->numa.size()));
+  }
+  // Names by which programs place something on one node, as `nodes()` shows its address.
+  const std::string host = mesh_ ? mesh_->address().host : "127.0.0.1";
+  offer_.resources[fmt::format("node:{}", host)] = protocol::kResourceUnit;
+  if (options_.head) offer_.resources["node:__internal_head__"] = protocol::kResourceUnit;
+
+  ClientHooks hooks;
+  hooks.drain = [this](Client& c) { drain_lane(c, SIZE_MAX); };
+  hooks.on_dead = [this](Client& c, const ErrorRecord& cause) { on_dead(c, cause); };
+  hooks.on_reaped = [this](Client& c) { on_reaped(c); };
+  SHEAF_ASSIGN(clients_, Clients::create(loop_, *region_, std::move(hooks)));
+  broker_ = std::make_unique<LaneBroker>(*region_, *clients_);
+  if (mesh_) create_relays();
+  SHEAF_ASSIGN(int fifo, clients_->bell().open_poll_fd(options_.session->bell_directory() + "/1"));
+  SHEAF_TRY(loop_.add_fd(fifo, EPOLLIN, [](uint32_t) {}));  // it only has to end the sleep
+
   SHEAF_TRY(create_agent());
   pump();
 

@@ -67,7 +67,8 @@ struct ServiceOptions {
   SessionDirectory* session = nullptr;
   EventLoop* loop = nullptr;
   NodeOverrides overrides;
-  std::shared_ptr<const scheduler::Topology> topology;
+  // Asked once, before the service has threads: it reads the environment.
+  std::function<Result<scheduler::Topology>()> topology;
   bool head = true;
   bool embedded = false;  // one driver's cluster: nothing is journaled, it ends with the driver
   pid_t owner_pid = 0;    // embedded: that driver
@@ -75,6 +76,7 @@ struct ServiceOptions {
   NodeId node_id;                         // nil: a new one
   std::optional<ClusterOptions> cluster;  // nothing: one node, and no socket to any other
   Logger log;
+  protocol::RegisterJob warm;  // python and sys_path: whose template is started first of all
 };
 
 class Service {
@@ -88,8 +90,6 @@ class Service {
   void begin_shutdown(const std::string& reason, std::chrono::milliseconds grace);
   // After the loop has stopped: kills what is left, closes store and journal.
   void finish();
-  // Starts an interpreter's template process ahead of its first job.
-  void warm(const protocol::RegisterJob& job) { spawner_->warm(job); }
   void child_exited(pid_t pid, int status) { spawner_->child_exited(pid, status); }
 
   const NodeId& node_id() const { return node_id_; }
@@ -135,6 +135,7 @@ class Service {
 
   explicit Service(ServiceOptions options);
   Status create_parts();
+  void create_spawner();
   Status create_controller();
   Status create_store();
   void spread_arena();
@@ -294,6 +295,7 @@ class Service {
   NodeId node_id_;
   PeerId self_{kHeadNumber, 1};  // number and incarnation
   NodeOffer offer_;
+  std::shared_ptr<const scheduler::Topology> topology_;  // null: nothing is bound to CPUs
   scheduler::CpuList own_cpus_;     // what a worker that is not bound may run on
   bool binding_failed_ = false;     // said so once
   std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();

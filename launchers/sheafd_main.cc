@@ -274,9 +274,8 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   options.config = &config;
   options.session = &session;
   options.loop = loop.get();
-  // While there is one thread: it reads the environment.
-  SHEAF_ASSIGN(auto topology, own_topology(config, false));
-  options.topology = std::make_shared<const scheduler::Topology>(std::move(topology));
+  options.topology = [&config] { return own_topology(config, false); };
+  options.warm = o.warm;
   options.overrides = o.overrides;
   options.overrides.num_cpus = o.num_cpus;
   options.overrides.num_gpus = o.num_gpus;
@@ -294,7 +293,6 @@ Status run(const Options& o, std::function<void(std::string)> on_ready) {
   SHEAF_TRY(service->serve());
   cleanup.served = true;
   on_ready(service->cluster_json());
-  if (!o.warm.python.empty()) service->warm(o.warm);
   loop->post([root = session.path().substr(0, session.path().rfind('/'))] {
     remove_stale_sessions(root);
   });

@@ -6,8 +6,8 @@
 // (below) hold the clock, as an environment may take long.
 //
 // ---- The template's contract (python/sheaf/_template.py is the other side)
-// Started as `<python> -m sheaf._template`, cwd = the session directory, fd 3 = one end of a
-// SOCK_SEQPACKET pair, PDEATHSIG = SIGKILL, a session of its own, default signal handlers, nothing
+// Started as `<python> -c "... sheaf._template ..."`, cwd = the session directory, fd 3 = an end of
+// a SOCK_SEQPACKET pair, PDEATHSIG = SIGKILL, a session of its own, default signal handlers, none
 // blocked. It ends at EOF on fd 3. To the template, one UTF-8 JSON object a datagram (at most
 // kForkRequestBytesMax; bytes of strings that are not UTF-8 come as lone surrogates, as os.fsdecode
 // makes them):
@@ -18,7 +18,9 @@
 // [stdout, stderr] for the child attached,
 //   {"cmd": "fork", "token": 7, "socket": "<sheafd.sock>", "session_dir": "...",
 //    "runtime_env": "<canonical JSON or ''>", "language": "python"}
-// "runtime_env" "" means the job's own (which then stands in job.runtime_env). The child, in this
+// which begins so, without spaces: the template looks for that, and forks at once what lies there
+// together. "runtime_env" "" means the job's own (which then stands in job.runtime_env). The child,
+// in this
 // order: setsid(), prctl(PDEATHSIG, SIGKILL) and a getppid() check, dup2 of the descriptors onto 1
 // and 2, os.environ := job.env (plus the runtime_env's), sys.path := job.sys_path, chdir(job.cwd)
 // if that exists, then connects with spawn_token = token. From the template, or from the child

@@ -38,8 +38,15 @@ bool find_arguments(char** begin, size_t* size) {
 }  // namespace
 
 void ProcessTitle::show(std::string_view title) {
+  // Children have their arguments where the parent has them: a template has looked for its workers.
+  static char* begin = nullptr;
+  static size_t room = 0;
+  static const bool found = find_arguments(&begin, &room);
+  if (found && !std::exchange(sought_, true)) {
+    begin_ = begin;
+    room_ = room;
+  }
   if (title == shown_) return;
-  if (!std::exchange(sought_, true) && !find_arguments(&begin_, &room_)) room_ = 0;
   if (room_ < 2) return;
   shown_ = title;
   size_t used = std::min(title.size(), room_ - 1);

@@ -16,6 +16,7 @@
 #include "python/binding/cold_api.h"
 #include "python/binding/dicts.h"
 #include "python/binding/task_context.h"
+#include "runtime/process_title.h"
 
 namespace sheaf::python {
 
@@ -123,12 +124,6 @@ nb::dict session() {
   return welcome_to(rt->session(), true);
 }
 
-// Ends this process when its parent has ended. False when that was so before.
-bool die_with(pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  return getppid() == parent;
-}
-
 }  // namespace
 
 void bind_connection(nb::module_& m) {
@@ -138,8 +133,10 @@ void bind_connection(nb::module_& m) {
   m.def("session", &session);
   m.def("_take_log_lines", &take_log_lines);
   m.def("_want_log_lines", &want_log_lines);
-  m.def("_die_with", &die_with);
-  m.def("_set_title", [](const std::string& title) { prctl(PR_SET_NAME, title.c_str()); });
+  m.def("_set_title", [](const std::string& title) {
+    prctl(PR_SET_NAME, title.c_str());
+    runtime::ProcessTitle().show("");   // looks for its place, which children inherit
+  });
 }
 
 }  // namespace sheaf::python

@@ -7,6 +7,7 @@
 #include "python/binding/bound_call.h"
 #include "python/binding/codec.h"
 #include "python/binding/cold_api.h"
+#include "python/binding/fork_server.h"
 #include "python/binding/generator.h"
 #include "python/binding/get_put_wait.h"
 #include "python/binding/object_ref.h"
@@ -83,6 +84,7 @@ PyMethodDef g_functions[] = {
     {"_take_calls", py_take_calls, METH_NOARGS, nullptr},
     {"_take_cancelled", py_take_cancelled, METH_NOARGS, nullptr},
     {"_exiting", py_exiting, METH_NOARGS, nullptr},
+    {"_next_request", as_c_function(py_next_request), METH_FASTCALL, nullptr},
     {"_async_variable", py_async_variable, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 

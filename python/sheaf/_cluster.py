@@ -241,8 +241,6 @@ def node_arguments(
     num_cpus=None, num_gpus=None, resources=None, labels=None, object_store_memory=None, config=None
 ) -> list[str]:
     """The daemon's command line for a node with these amounts."""
-    import json
-
     arguments = []
     if num_cpus is not None:
         arguments += ["--num-cpus", f"{num_cpus:g}"]
@@ -251,12 +249,24 @@ def node_arguments(
     if object_store_memory is not None:
         arguments += ["--object-store-memory", str(int(object_store_memory))]
     if resources:
-        arguments += ["--resources", json.dumps(resources)]
+        arguments += ["--resources", _object_text(resources)]
     if labels:
-        arguments += ["--labels", json.dumps(labels)]
+        arguments += ["--labels", _object_text(labels)]
     for name, value in (config or {}).items():
         arguments += ["--config", f"{name}={_config_text(value)}"]
     return arguments
+
+
+def _object_text(values: dict) -> str:
+    # JSON of numbers or texts; its module takes longer to import than the daemon to start.
+    try:
+        from _json import encode_basestring_ascii as quote
+    except ImportError:
+        import json
+
+        return json.dumps(values)
+    shown = (quote(v) if isinstance(v, str) else repr(float(v)) for v in values.values())
+    return "{" + ", ".join(f"{quote(k)}: {v}" for k, v in zip(values, shown)) + "}"
 
 
 def _config_text(value) -> str:

@@ -120,7 +120,7 @@ class Daemon:
         self.session_dir = ""
         self.socket_path = ""
         self.description: dict = {}
-        import signal
+        import _signal as signal  # the C module: what lies over it takes milliseconds to import
 
         read_end, write_end = os.pipe()
         self._ready_fd = read_end

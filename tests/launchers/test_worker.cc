@@ -1,5 +1,5 @@
-// A stand-in for the processes that sheafd starts: `-m sheaf._template` makes it a template that
-// forks, anything else a worker started by exec. As a worker it connects, prints a line, and
+// A stand-in for the processes that sheafd starts: `-c "... sheaf._template ..."` makes it a
+// template that forks, anything else a worker by exec. A worker connects, prints a line, and
 // answers what comes over direct lanes: every message is sent back; "exit", "crash", "print
 // <text>", "spawn" (a child that ignores everything), "stop" act first.
 #include <fcntl.h>
@@ -155,6 +155,6 @@ int be_worker() {
 
 int main(int argc, char** argv) {
   using namespace sheaf::launchers::testing;
-  bool is_template = argc == 3 && std::strcmp(argv[2], "sheaf._template") == 0;
+  bool is_template = argc == 3 && std::strstr(argv[2], "sheaf._template") != nullptr;
   return is_template ? be_template() : be_worker();
 }

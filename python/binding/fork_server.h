@@ -1,0 +1,20 @@
+// The template process's work between two of its jobs: it forks what the node daemon asks for and reports what ended.
+//
+// In C++ because each page that the template writes between two forks is copied for it anew: one that ran Python there
+// took a hundred faults a fork. Requests that lie there together are forked one right after the other. The interpreter
+// lock is held but for the wait. Owned by the template's only thread.
+#pragma once
+
+#include "python/binding/engine.h"
+
+namespace sheaf::python {
+
+// _next_request(channel, wake, timeout_ms). Serves fork requests until there is something that is Python's business:
+//   None              nothing came for timeout_ms (never when that is negative)
+//   (False, message)  any other message of the daemon; an empty one is the end of the channel
+//   (True, request)   this is the child that was asked for: in a session of its own, its parent's death is its own, the
+//                     request's descriptors are its standard output and standard error
+// `wake`: a pipe that becomes readable with SIGCHLD.
+PyObject* py_next_request(PyObject* module, PyObject* const* arguments, Py_ssize_t count);
+
+}  // namespace sheaf::python
