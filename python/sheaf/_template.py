@@ -134,7 +134,7 @@ def _enter_job(channel, request: dict) -> bool:
 
 def main() -> None:
     """Imports what makes workers quick, then serves."""
-    gc.disable()  # imports leave little garbage, and it goes when there is time (_freeze)
+    gc.disable()
     os.environ.pop("LD_BIND_NOW", None)  # meant for this process (launchers/template_process.cc)
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
@@ -152,7 +152,9 @@ def main() -> None:
             print(f"sheaf: warning: {module} cannot be preloaded: {error!r}", file=sys.stderr)
     _core._set_title("sheaf-template")
     _worker.prepare()
-    gc.freeze()  # as it is: the first workers need not wait for a collection
+    # As it is: to look for the little garbage that imports leave takes 7 ms, for which the first
+    # result would wait, and writes to every page.
+    gc.freeze()
     Template().serve()
 
 
@@ -169,7 +171,6 @@ def _import_for_all_workers(module: str) -> None:
 
 def _freeze() -> None:
     """What exists now is no business of the workers' collectors, which would copy its pages."""
-    gc.unfreeze()
     gc.collect()
     gc.freeze()
 
