@@ -6,6 +6,9 @@ namespace sheaf::runtime {
 
 namespace {
 constexpr size_t kHoldBatch = 64;   // drops that wait for company
+constexpr size_t kSpareMax = 4096;
+constexpr size_t kDependentsAtOnce = 4;   // room for so many from the first on: growing costs more than the room
+constexpr size_t kDependentsKept = 16;    // room that is worth keeping
 }
 
 Objects::Objects(Runtime::Impl& rt)
@@ -137,8 +140,34 @@ void Objects::became_ready(Slot slot) {
     rt_.progress.note_notified();
   }
   if (!e.extra || e.extra->dependents.empty()) return;
+  retain(slot);   // tasks may end, and drop it
   std::vector<Task*> dependents = std::exchange(e.extra->dependents, {});
   for (Task* task : dependents) rt_.submitter.dependency_ready(task);
+  if (dependents.capacity() <= kDependentsKept && e.extra->dependents.empty()) {
+    dependents.clear();
+    e.extra->dependents.swap(dependents);
+  }
+  release(slot);
+}
+
+void Objects::add_dependent(Slot slot, Task* task) {
+  Entry& e = at(slot);
+  if (!e.extra && !spare_.empty()) {
+    e.extra = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  std::vector<Task*>& dependents = e.more().dependents;
+  if (dependents.capacity() == 0) dependents.reserve(kDependentsAtOnce);
+  dependents.push_back(task);
+}
+
+void Objects::keep_spare(std::unique_ptr<EntryExtra> extra) {
+  bool plain = extra->contained.capacity() + extra->contained_ids.capacity() == 0 && !extra->stream && !extra->freed;
+  size_t room = extra->dependents.capacity();
+  if (!plain || room == 0 || room > kDependentsKept || spare_.size() >= kSpareMax) return;
+  extra->dependents.clear();
+  extra->elsewhere = {};
+  spare_.push_back(std::move(extra));
 }
 
 void Objects::notify(Slot slot) {
@@ -253,6 +282,7 @@ void Objects::erase_one(Slot slot) {
     if (extra->stream) {
       for (Slot s : extra->stream->items) release(s);
     }
+    keep_spare(std::move(extra));
   }
   if (producer) rt_.submitter.lineage_released(producer);
 }

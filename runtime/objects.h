@@ -55,6 +55,8 @@ class Objects {
   // Sends queued subscriptions, and hold counts. `all`: also those that may wait for company (plain drops).
   void flush(bool all);
 
+  // `task` waits for the value.
+  void add_dependent(Slot slot, Task* task);
   void notify(Slot slot);
   // A stream has a new item: event loops that wait for its generator look again.
   void signal_stream(Slot generator);
@@ -64,6 +66,7 @@ class Objects {
   void hold_for(ProcessId process, const ObjectId& id);
 
  private:
+  void keep_spare(std::unique_ptr<EntryExtra> extra);
   void destroy(Slot slot);
   void erase_one(Slot slot);
   void became_ready(Slot slot);
@@ -81,6 +84,7 @@ class Objects {
   std::vector<Slot> notified_;
   std::vector<Slot> dying_;                   // counts at zero, not erased yet
   bool destroying_ = false;
+  std::vector<std::unique_ptr<EntryExtra>> spare_;   // empty, of entries whose value was waited for by tasks
 };
 
 }  // namespace sheaf::runtime

@@ -83,7 +83,7 @@ bool Submitter::await_dependencies(Task* task) {
     if (e.ready()) continue;
     ++task->unresolved;
     if (e.task) e.task->followed = true;
-    e.more().dependents.push_back(task);
+    rt_.objects.add_dependent(slot, task);
     rt_.objects.subscribe(slot);
   }
   if (task->unresolved == 0) return true;

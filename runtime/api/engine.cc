@@ -219,6 +219,7 @@ MemorySink CallBuffer::reserve(size_t size) {
 }
 
 void CallBuffer::add_dependency(Slot slot, bool owned) {
+  if (deps_.capacity() == 0) deps_.reserve(4);   // one allocation for the few that calls have
   deps_.push_back(slot);
   if (owned) owned_.push_back(slot);
 }
