@@ -75,14 +75,18 @@ function(sheaf_shared_library)
   target_compile_features(sheaf PUBLIC cxx_std_20)
 endfunction()
 
-# sheaf_test(<name> SOURCES a.cc ... LINK module ... [LABELS unit ...]): one GoogleTest binary known to ctest.
+# sheaf_test(<name> SOURCES a.cc ... LINK module ... [LABELS unit ...] [SEPARATE]): one GoogleTest binary known to ctest.
+# SEPARATE: its sources use the same names for different things, so a unity build leaves them alone.
 function(sheaf_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "SEPARATE" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
   sheaf_existing_sources(sources ${ARG_SOURCES})
   if(NOT sources)
     return()
   endif()
   add_executable(${name} ${sources})
+  if(ARG_SEPARATE)
+    set_target_properties(${name} PROPERTIES UNITY_BUILD OFF)
+  endif()
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main GTest::gtest Threads::Threads)
   if(NOT ARG_TIMEOUT)

@@ -17,14 +17,10 @@
 #include <fmt/format.h>
 
 #include "objstore/arena_backing.h"
+#include "objstore/pages.h"
 
 namespace sheaf::objstore {
 namespace {
-
-constexpr uint64_t kHugePage = 2ull << 20;
-constexpr uint64_t kSmallPage = 4096;
-
-uint64_t round_up(uint64_t value, uint64_t step) { return (value + step - 1) / step * step; }
 
 // A shared mapping that starts on a 2 MB boundary, so that huge pages can be mapped as such.
 std::byte* map_aligned(int fd, uint64_t bytes, int protection) {

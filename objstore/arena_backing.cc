@@ -17,10 +17,11 @@
 
 #include <fmt/format.h>
 
+#include "objstore/pages.h"
+
 namespace sheaf::objstore::internal {
 namespace {
 
-constexpr uint64_t kHugePage = 2ull << 20;
 constexpr unsigned kMfdHuge2Mb = 21u << 26;   // MFD_HUGE_2MB, which sys/mman.h does not have
 
 bool send_fd(int sock, int fd) {

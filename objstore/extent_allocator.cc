@@ -5,19 +5,17 @@
 
 #include "core/status.h"
 #include "objstore/locator.h"
+#include "objstore/pages.h"
 
 namespace sheaf::objstore {
 namespace {
 
-constexpr uint64_t kPage = 4096, kHugePage = 2ull << 20;
 // Free ranges tried as they are before one surely large enough is taken.
 constexpr int kCandidates = 8;
 
-uint64_t round_up(uint64_t value, uint64_t step) { return (value + step - 1) / step * step; }
-
 uint64_t natural_alignment(uint64_t size) {
   if (size >= 16 * kHugePage) return kHugePage;
-  return size >= 1024 * 1024 ? kPage : kObjectAlignment;
+  return size >= 1024 * 1024 ? kSmallPage : kObjectAlignment;
 }
 
 }  // namespace

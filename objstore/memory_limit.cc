@@ -6,6 +6,8 @@
 #include <optional>
 #include <sstream>
 
+#include "objstore/pages.h"
+
 namespace sheaf::objstore {
 namespace {
 
@@ -68,10 +70,9 @@ uint64_t memory_limit_bytes(const MemoryLimitSources& sources) {
 }
 
 uint64_t default_arena_bytes(const MemoryLimitSources& sources) {
-  constexpr uint64_t kPage = 2ull << 20;
   uint64_t bytes = memory_limit_bytes(sources) / 10 * 3;
   bytes = std::clamp<uint64_t>(bytes, 64ull << 20, 200'000'000'000ull);
-  return bytes / kPage * kPage;
+  return bytes / kHugePage * kHugePage;
 }
 
 }  // namespace sheaf::objstore

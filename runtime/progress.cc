@@ -1,35 +1,22 @@
 #include "runtime/progress.h"
 
-#include <linux/futex.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <climits>
 #include <utility>
 
+#include "core/futex.h"
 #include "runtime/impl.h"
 #include "transport/wake_cost.h"
 
 namespace sheaf::runtime {
 
 namespace {
-
-void futex_wait(std::atomic<uint32_t>& word, uint32_t expected, Deadline deadline) {
-  auto left = deadline - Clock::now();
-  if (left.count() <= 0) return;
-  auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(left).count();
-  timespec ts{static_cast<time_t>(ns / 1000000000), static_cast<long>(ns % 1000000000)};
-  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, &ts, nullptr, 0);
-}
-
-void futex_wake_all(std::atomic<uint32_t>& word) {
-  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
-}
 
 void signal_fd(int fd) {
   if (fd < 0) return;
@@ -102,7 +89,7 @@ void Progress::wake_others() {
     if (leading_) bell_.wake();
     if (followers_ > 0) {
       generation_.fetch_add(1, std::memory_order_release);
-      futex_wake_all(generation_);
+      futex_wake(&generation_, INT_MAX, FutexScope::kPrivate);
     }
   }
   woke_ = notify_fd_ = task_arrived_ = false;
@@ -113,7 +100,7 @@ bool Progress::sleep(Deadline slice_end, Deadline deadline) {
     ++followers_;
     uint32_t seen = generation_.load(std::memory_order_acquire);
     lock_.unlock();
-    futex_wait(generation_, seen, slice_end);
+    futex_wait(&generation_, seen, slice_end, FutexScope::kPrivate);
     lock_.lock();
     --followers_;
   } else {
@@ -131,7 +118,7 @@ void Progress::leave_lead() {
   leading_ = false;
   if (followers_ > 0) {
     generation_.fetch_add(1, std::memory_order_release);
-    futex_wake_all(generation_);
+    futex_wake(&generation_, INT_MAX, FutexScope::kPrivate);
   } else if (loop_sleeps_unled_) {
     signal_fd(task_fd_);
   }

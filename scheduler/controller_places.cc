@@ -13,7 +13,8 @@ namespace {
 
 // Up to this share of its node in use, in thousandths, an actor stays with its creator.
 constexpr ResourceAmount kStayBelow = 500;
-constexpr size_t kLooksAtOnce = 256;
+// At actors that wait elsewhere, for each time that a node has room.
+constexpr size_t kLooksAtCrowded = 256;
 
 }  // namespace
 
@@ -131,7 +132,7 @@ void Controller::leave_node(ActorId id, ActorInfo& actor) {
 void Controller::relieve_crowded(const NodeInfo& node) {
   ResourceMap left = node.available;
   auto it = crowded_.upper_bound(last_relieved_);
-  for (size_t looks = std::min(kLooksAtOnce, crowded_.size()); looks > 0; --looks) {
+  for (size_t looks = std::min(kLooksAtCrowded, crowded_.size()); looks > 0; --looks) {
     if (it == crowded_.end()) it = crowded_.begin();
     last_relieved_ = *it++;
     ActorInfo& actor = actors_.at(last_relieved_);

@@ -1,10 +1,8 @@
 #include "transport/bell.h"
 
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <sched.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,8 +10,9 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
-#include <ctime>
 #include <utility>
+
+#include "core/futex.h"
 
 namespace sheaf::transport {
 namespace {
@@ -36,23 +35,6 @@ void cpu_pause() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
-}
-
-timespec to_timespec(Clock::time_point t) {
-  auto ns = std::max<int64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(t.time_since_epoch()).count(), 0);
-  return {.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
-}
-
-// Not the private futex flavour: the word is in shared memory. The deadline is absolute on
-// CLOCK_MONOTONIC, which is libstdc++'s steady_clock.
-void futex_wait(std::atomic<uint32_t>* word, uint32_t expected, Clock::time_point deadline) {
-  timespec until = to_timespec(deadline);
-  syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, &until, nullptr, FUTEX_BITSET_MATCH_ANY);
-}
-
-void futex_wake(std::atomic<uint32_t>* word, int waiters) {
-  syscall(SYS_futex, word, FUTEX_WAKE, waiters, nullptr, nullptr, 0);
 }
 
 BellState state_of(uint32_t word) { return static_cast<BellState>(word & kBellStateMask); }

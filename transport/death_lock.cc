@@ -11,6 +11,8 @@
 #include <ctime>
 #include <thread>
 
+#include "core/futex.h"
+
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449  // the same number on every architecture
 #endif
@@ -43,20 +45,9 @@ std::atomic<uint32_t>* lock_word(DeathLockBlock* block) {
 }
 
 int wait_any(const std::vector<WaitEntry>& entries, std::chrono::milliseconds limit) {
-  timespec until{};
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_sec += limit.count() / 1000;
-  until.tv_nsec += limit.count() % 1000 * 1'000'000;
-  if (until.tv_nsec >= 1'000'000'000) {
-    until.tv_nsec -= 1'000'000'000;
-    ++until.tv_sec;
-  }
+  timespec until = futex_timespec(std::chrono::steady_clock::now() + limit);
   return static_cast<int>(
       syscall(SYS_futex_waitv, entries.data(), entries.size(), 0, &until, CLOCK_MONOTONIC));
-}
-
-void wake_word(std::atomic<uint32_t>* word) {
-  syscall(SYS_futex, word, FUTEX_WAKE, 1, nullptr, nullptr, 0);
 }
 
 }  // namespace
@@ -77,7 +68,7 @@ Status hold_death_lock(DeathLockBlock* block) {
   int error = pthread_mutex_trylock(&block->mutex);
   if (error != 0) return Status::from_errno("taking the death lock", error);
   // The watcher sleeps on the value "free", and taking a lock wakes nobody.
-  wake_word(lock_word(block));
+  futex_wake(lock_word(block), 1);
   return Status::ok();
 }
 
@@ -134,7 +125,7 @@ class DeathWatcher::Shard {
 
   void nudge() {
     changes_.fetch_add(1);
-    wake_word(&changes_);
+    futex_wake(&changes_, 1);
   }
 
   // The value to sleep on, or nothing when the holder is dead. The kernel wakes waiters of a dead

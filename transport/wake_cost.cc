@@ -1,34 +1,16 @@
 #include "transport/wake_cost.h"
 
-#include <linux/futex.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <ctime>
 #include <thread>
 #include <vector>
 
+#include "core/futex.h"
+
 namespace sheaf::transport {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-void futex_wait(std::atomic<uint32_t>* word, uint32_t expected, Clock::time_point deadline) {
-  std::chrono::nanoseconds since_boot = deadline.time_since_epoch();
-  int64_t ns = since_boot.count();
-  timespec until{.tv_sec = ns / 1'000'000'000, .tv_nsec = ns % 1'000'000'000};
-  syscall(SYS_futex, word, FUTEX_WAIT_BITSET, expected, &until, nullptr, FUTEX_BITSET_MATCH_ANY);
-}
-
-void futex_wake(std::atomic<uint32_t>* word) {
-  syscall(SYS_futex, word, FUTEX_WAKE, 1, nullptr, nullptr, 0);
-}
-
-}  // namespace
 
 std::chrono::nanoseconds measure_wake_cost() {
+  using Clock = std::chrono::steady_clock;
   constexpr int kRounds = 12;
   constexpr std::chrono::nanoseconds kMin{5000}, kMax{25000};
   std::atomic<uint32_t> ping{0}, pong{0};
@@ -42,7 +24,7 @@ std::chrono::nanoseconds measure_wake_cost() {
   };
   auto tell = [](std::atomic<uint32_t>& word, uint32_t value) {
     word.store(value);
-    futex_wake(&word);
+    futex_wake(&word, 1);
   };
   std::thread echo([&] {
     for (uint32_t i = 1; i <= kRounds && await(ping, i); ++i) tell(pong, i);
