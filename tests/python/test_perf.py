@@ -50,9 +50,25 @@ def test_a_sweep_of_a_system_with_known_overhead_finds_it():
         seconds = tasks * (overhead + iterations / 1e8) / taskbench.CORES
         return taskbench.Point(iterations, tasks, seconds)
 
-    points = taskbench.sweep(system, "trivial", 8, peak, 4000, 0.01)
-    found = taskbench.metg([(p.granularity_us, p.rate / peak) for p in points])
+    points = taskbench.sweep(system, "trivial", 8, lambda: peak, 4000, 0.01)
+    found = taskbench.metg([(p.granularity_us, p.efficiency) for p in points])
     assert found == pytest.approx(40, rel=0.05)   # half of 40 us is overhead
+
+
+def test_a_point_that_met_a_change_of_the_machines_speed_is_taken_again():
+    speeds = iter([1e8, 2e8, 2e8])
+    runs = []
+
+    def run():
+        runs.append(taskbench.Point(1000, 10, 1e-4))
+        return runs[-1]
+
+    point = taskbench.steady(run, lambda: next(speeds))
+    assert point is runs[1] and len(runs) == 2
+    assert point.peak == 2e8 and point.efficiency == 0.5
+    restless = iter([1e8, 2e8, 1e8, 1.5e8, 1e8])
+    point = taskbench.steady(run, lambda: next(restless))
+    assert len(runs) == 2 + taskbench.TRIES_MAX and point is runs[4]   # 1.0 to 1.5: the least change
 
 
 def test_tasks_of_a_graph_notice_wrong_inputs():
