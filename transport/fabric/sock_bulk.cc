@@ -75,7 +75,8 @@ Result<std::unique_ptr<SockBulk>> SockBulk::create(EventLoop& owner, Events even
 }
 
 SockBulk::~SockBulk() {
-  gate_.reset();
+  // gate_ goes with the members, after the thread that reads it and before the owner's loop can run
+  // what that thread has posted.
   if (!thread_.joinable()) return;
   loop_->stop();
   thread_.join();
