@@ -204,6 +204,7 @@ Status Service::create_agent() {
   auto cpus = scheduler::amount_of(offer_.resources, scheduler::kCpu) / protocol::kResourceUnit;
   cpus = std::clamp<int64_t>(cpus, 2, kSpawnCpusMax);
   agent.max_spawns_in_flight = static_cast<uint32_t>(2 * cpus);
+  agent.spare_workers = static_cast<uint32_t>(4 * cpus);
   agent.spawn_timeout = kForEver;  // the spawner watches; an environment may take long to make
   agent.starve_after = config.get_duration("scheduler.starve_after");
   agent.warn_interval = config.get_duration("scheduler.warn_interval");

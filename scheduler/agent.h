@@ -38,6 +38,9 @@ struct AgentConfig {
   uint32_t max_spawns_in_flight = 0;      // 0: as many as there are CPUs, at least 2
   uint32_t warm_workers = 0;              // idle workers kept; 0: as many as there are CPUs
   Time idle_timeout = std::chrono::seconds(1);
+  // Fresh workers started ahead while actors come and go, at most.
+  uint32_t spare_workers = 0;
+  Time spare_window = std::chrono::milliseconds(200);   // comings and goings so recent count
   // then leases are recalled from those who hold more
   Time starve_after = std::chrono::milliseconds(10);
   // a starved actor or group may keep freed resources this long
@@ -344,6 +347,10 @@ struct SpawnBackoff {
   uint32_t failures = 0;
   Time not_before{0};
 };
+// When actors of a kind took a worker, and when they ended with theirs: the last ones.
+struct Turnover {
+  std::deque<Time> placed, ended;
+};
 
 class Agent {
  public:
@@ -459,6 +466,8 @@ class Agent {
   bool make_room_for_worker();
   uint32_t cpu_count() const;
   uint32_t spawn_limit() const;
+  void note_turn(const PoolKey& key, std::deque<Time> Turnover::* which);
+  uint32_t spares_wanted(const Turnover& turnover) const;
 
   // Actors and groups (agent_placement.cc).
   static ResourceMap creation_request(const protocol::ActorSpec& spec);
@@ -484,6 +493,9 @@ class Agent {
              Binding binding);
   bool plan_spawn(Pass& pass, const PoolKey& key, Holding holding);
   void request_spawns(const Pass& pass);
+  void request_spares();
+  uint32_t starting(const PoolKey& key) const;
+  void start_up_to(const PoolKey& key, uint32_t wanted);
 
   // Fairness, warnings and reports (agent_fairness.cc).
   void relieve_starved();
@@ -511,6 +523,7 @@ class Agent {
   std::map<uint64_t, SpawnInfo> spawns_;           // by token
   std::map<PoolKey, SpawnBackoff> backoff_;
   std::map<PoolKey, uint32_t> prestart_;           // workers still to be started ahead of need
+  std::map<PoolKey, Turnover> turnover_;
   std::set<PlacementGroupId> asked_;               // AskGroup sent, no answer yet
   ClusterMap cluster_;
   std::map<uint64_t, RemoteLease> remote_leases_;  // of this node's clients

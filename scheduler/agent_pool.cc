@@ -139,6 +139,7 @@ void Agent::worker_died(WorkerInfo& worker, const ProcessDied& event) {
     auto actor = actors_.find(worker.actor);
     SHEAF_CHECK(actor != actors_.end() && actor->second.worker == worker.process);
     worker.remains = std::move(actor->second.holding);
+    note_turn(worker.key, &Turnover::ended);
     tell(ActorLost{actor->first, actor->second.incarnation, event.cause});
     actors_.erase(actor);
   }
@@ -251,6 +252,23 @@ uint32_t Agent::spawn_limit() const {
   return config_.max_spawns_in_flight ? config_.max_spawns_in_flight : std::max(2u, cpu_count());
 }
 
+// Detached actors outlive their job, but nobody starts more of them.
+void Agent::note_turn(const PoolKey& key, std::deque<Time> Turnover::* which) {
+  if (config_.spare_workers == 0 || ended_jobs_.contains(key.job)) return;
+  std::deque<Time>& times = turnover_[key].*which;
+  times.push_back(now_);
+  if (times.size() > config_.spare_workers) times.pop_front();
+}
+
+// As many as have come and gone lately, whichever is less: who starts its actors once gets none.
+uint32_t Agent::spares_wanted(const Turnover& turnover) const {
+  const auto recent = [&](const std::deque<Time>& times) {
+    return std::count_if(times.begin(), times.end(),
+                         [&](Time at) { return now_ - at <= config_.spare_window; });
+  };
+  return static_cast<uint32_t>(std::min(recent(turnover.placed), recent(turnover.ended)));
+}
+
 void Agent::on(const EndJob& message) {
   const JobId job = message.job;
   ended_jobs_.insert(job);
@@ -276,6 +294,7 @@ void Agent::on(const EndJob& message) {
     it = !stays && !held ? flows_.erase(it) : std::next(it);
   }
   std::erase_if(prestart_, [&](const auto& entry) { return entry.first.job == job; });
+  std::erase_if(turnover_, [&](const auto& entry) { return entry.first.job == job; });
   std::erase_if(backoff_, [&](const auto& entry) { return entry.first.job == job; });
   forget_job_if_done(job);
   dirty_ = true;
@@ -309,6 +328,7 @@ void Agent::forget_job_if_done(JobId job) {
   }
   ended_jobs_.erase(job);
   std::erase_if(backoff_, [&](const auto& entry) { return entry.first.job == job; });
+  std::erase_if(turnover_, [&](const auto& entry) { return entry.first.job == job; });
 }
 
 }  // namespace sheaf::scheduler

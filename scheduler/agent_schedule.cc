@@ -67,6 +67,7 @@ bool Agent::place_actor(Pass& pass, ActorId id, PlacedActor& actor) {
     return false;
   }
   occupy(*worker, WorkerState::kActor, devices);
+  note_turn(key, &Turnover::placed);
   worker->actor = id;
   worker->actor_incarnation = actor.incarnation;
   actor.worker = worker->process;
@@ -169,31 +170,60 @@ bool Agent::plan_spawn(Pass& pass, const PoolKey& key, Holding holding) {
   return true;
 }
 
+uint32_t Agent::starting(const PoolKey& key) const {
+  return static_cast<uint32_t>(std::count_if(
+      spawns_.begin(), spawns_.end(), [&](const auto& s) { return s.second.key == key; }));
+}
+
+// `wanted`: in all, those that are starting included.
+void Agent::start_up_to(const PoolKey& key, uint32_t wanted) {
+  auto backoff = backoff_.find(key);
+  if (backoff != backoff_.end() && now_ < backoff->second.not_before) return;
+  for (uint32_t have = starting(key); have < wanted && spawns_.size() < spawn_limit(); ++have) {
+    if (!make_room_for_worker()) return;
+    spawn(key);
+  }
+}
+
 void Agent::request_spawns(const Pass& pass) {
-  const auto in_flight = [&](const PoolKey& key) {
-    return static_cast<uint32_t>(std::count_if(spawns_.begin(), spawns_.end(), [&](const auto& s) {
-      return s.second.key == key;
-    }));
-  };
-  const auto start_up_to = [&](const PoolKey& key, uint32_t wanted) {
-    auto backoff = backoff_.find(key);
-    if (backoff != backoff_.end() && now_ < backoff->second.not_before) return;
-    for (uint32_t have = in_flight(key); have < wanted && spawns_.size() < spawn_limit(); ++have) {
-      if (!make_room_for_worker()) return;
-      spawn(key);
-    }
-  };
   for (const auto& [key, wanted] : pass.spawns_needed) start_up_to(key, wanted);
   for (auto it = prestart_.begin(); it != prestart_.end();) {
     const auto alive = static_cast<uint32_t>(std::count_if(
         workers_.begin(), workers_.end(),
         [&](const auto& w) { return w.second.key == it->first; }));
-    if (alive + in_flight(it->first) >= it->second) {
+    if (alive + starting(it->first) >= it->second) {
       it = prestart_.erase(it);
       continue;
     }
     start_up_to(it->first, it->second - alive);
     ++it;
+  }
+  // Spares wait until nobody waits for a worker.
+  if (!turnover_.empty() && pass.spawns_needed.empty()) request_spares();
+}
+
+// Where actors come and go, those to come find a worker that has started while the ones before were
+// at work. An actor that ends takes its process along, so that without spares each has to wait for
+// a new one. Spares that are not used leave as all idle workers do.
+void Agent::request_spares() {
+  const auto past = [&](const std::deque<Time>& times) {
+    return times.empty() || now_ - times.back() > config_.spare_window;
+  };
+  std::erase_if(turnover_, [&](const auto& entry) {
+    return past(entry.second.placed) && past(entry.second.ended);
+  });
+  for (const auto& [key, turnover] : turnover_) {
+    const uint32_t wanted = spares_wanted(turnover);
+    if (wanted == 0 || draining_) continue;
+    const auto fresh = static_cast<uint32_t>(
+        std::count_if(workers_.begin(), workers_.end(), [&, &kind = key](const auto& w) {
+          return w.second.state == WorkerState::kIdle && !w.second.used && w.second.key == kind;
+        }));
+    if (fresh >= wanted) continue;
+    // Nobody has to leave for a spare.
+    const size_t used = workers_.size() + spawns_.size();
+    const size_t room = config_.max_workers - std::min<size_t>(config_.max_workers, used);
+    start_up_to(key, static_cast<uint32_t>(std::min<size_t>(wanted - fresh, starting(key) + room)));
   }
 }
 

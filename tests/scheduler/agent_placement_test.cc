@@ -88,6 +88,34 @@ TEST(AgentActorTest, ReleaseWorksAtEveryStage) {
   EXPECT_TRUE(bench.machine.resources().unused());
 }
 
+TEST(AgentActorTest, WorkersAreStartedAheadWhereActorsComeAndGo) {
+  AgentConfig config;
+  config.spare_workers = 3;
+  AgentBench bench(cpus(8), config);
+  uint64_t next = 1;
+  auto place = [&] {
+    auto spec = actor_spec(next++, cpus(0.1));
+    bench.send(FromController{PlaceActor{spec->actor, 0, 1, spec, false}});
+  };
+  for (int i = 0; i < 5; ++i) place();
+  auto first = bench.register_spawned();
+  EXPECT_EQ(first.size(), 5u);
+  EXPECT_TRUE(bench.take<SpawnWorker>().empty()) << "those who stay need no successors";
+  for (ProcessId worker : first) bench.send(ProcessDied{worker, {}});
+  // While somebody waits for a worker nothing is started ahead.
+  bench.take<StartActor>();
+  bench.register_spawned();
+  EXPECT_EQ(bench.machine.workers().size(), 3u) << "as many as have gone, up to the limit";
+  for (int i = 0; i < 3; ++i) place();
+  EXPECT_EQ(bench.take<StartActor>().size(), 3u) << "at once";
+  bench.register_spawned();
+  EXPECT_EQ(bench.machine.workers().size(), 6u);
+  bench.advance_by(11s);
+  EXPECT_TRUE(bench.take<ExitWorker>().empty()) << "no more than the idle ones that are kept";
+  bench.send(FromController{EndJob{1}});
+  EXPECT_EQ(bench.take<KillWorker>().size(), 6u);
+}
+
 TEST(AgentActorTest, DetachedOneSurvivesItsJobAndCanStillSubmit) {
   AgentBench bench(cpus(4));
   auto spec = actor_spec(1, cpus(1));

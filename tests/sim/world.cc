@@ -103,6 +103,7 @@ void World::start_daemon() {
   config.node = kNode;
   config.total = total_;
   config.max_workers = 200;
+  config.spare_workers = options_.seed % 2 ? 4 : 0;
   config.spawn_timeout = 2s;
   config.exit_grace = 3s;
   agent_ = std::make_unique<Agent>(config);
