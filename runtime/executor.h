@@ -38,7 +38,8 @@ struct Incoming : IncomingTask {
 
 class Executor {
  public:
-  explicit Executor(Runtime::Impl& rt) : rt_(rt) {}
+  // `slots`: how many tasks of one lease run here at the same time; callers learn of it before their first task starts.
+  Executor(Runtime::Impl& rt, uint32_t slots) : rt_(rt), slots_(slots) {}
 
   void handle(Peer& peer, const transport::Message& message);
   void start_actor(protocol::ActorStart start);
@@ -46,8 +47,6 @@ class Executor {
   void request_exit(bool graceful);
   // This process ends of its own will: what is queued stays unanswered, so that its callers learn of the end.
   void leave();
-  // How many tasks of one lease run here at the same time; callers learn of it before their first task starts.
-  void set_slots(uint32_t n) { slots_ = n; }
   // The answer that comes next is this worker's last (max_calls): what is queued goes back to its callers.
   void last_task();
   bool exiting() const { return exiting_; }
@@ -117,7 +116,7 @@ class Executor {
   size_t finished_next_ = 0;
   uint64_t finished_dropped_ = 0;
   int64_t chained_ns_ = 0;            // when the last task ended, if another was queued then: it starts then
-  uint32_t slots_ = 1;
+  const uint32_t slots_;
   bool exiting_ = false;
   bool leaving_ = false;
   std::string actor_class_;           // once this worker is an actor

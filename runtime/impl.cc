@@ -24,7 +24,7 @@ Runtime::Impl::Impl(Session s, ConnectOptions options, transport::Lane daemon_la
       peers(*this),
       submitter(*this),
       actors(*this),
-      executor(*this),
+      executor(*this, options.slots),
       pins(session.region.at<objstore::PinTableBlock>(session.welcome.pin_table), session.welcome.pin_slots,
            session.arena.read_base(), session.arena.bytes()),
       slabs(session.arena.write_base(), session.welcome.node),

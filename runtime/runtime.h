@@ -124,6 +124,7 @@ struct ConnectOptions {
   std::string socket_path;
   protocol::ClientKind kind = protocol::ClientKind::kDriver;
   uint64_t spawn_token = 0;          // workers
+  uint32_t slots = 1;                // workers: tasks of one lease that run at the same time
   Hooks hooks;
 };
 

@@ -197,6 +197,7 @@ int run_worker(const WorkerOptions& options, bool load_library) {
   connect.socket_path = options.socket_path;
   connect.kind = protocol::ClientKind::kWorker;
   connect.spawn_token = options.spawn_token;
+  connect.slots = static_cast<uint32_t>(options.slots);
   auto rt = Runtime::connect(std::move(connect));
   if (!rt) {
     std::fprintf(stderr, "sheaf-worker: %s\n", rt.status().to_string().c_str());
@@ -209,7 +210,6 @@ int run_worker(const WorkerOptions& options, bool load_library) {
   c->name_space = options.name_space;
   c->library = options.library;
   set_connection(c);
-  (*rt)->impl().executor.set_slots(static_cast<uint32_t>(options.slots));
   Worker worker(*rt, options.slots);
   g_worker = &worker;
   if (load_library) worker.load_error = load(options.library);
