@@ -20,11 +20,10 @@
 //    "runtime_env": "<canonical JSON or ''>", "language": "python"}
 // which begins so, without spaces: the template looks for that, and forks at once what lies there
 // together. "runtime_env" "" means the job's own (which then stands in job.runtime_env). The child,
-// in this
-// order: setsid(), prctl(PDEATHSIG, SIGKILL) and a getppid() check, dup2 of the descriptors onto 1
-// and 2, os.environ := job.env (plus the runtime_env's), sys.path := job.sys_path, chdir(job.cwd)
-// if that exists, then connects with spawn_token = token. From the template, or from the child
-// (which keeps fd 3 until it has connected), one line of text a datagram:
+// in this order: setsid(), prctl(PDEATHSIG, SIGKILL) and a getppid() check, dup2 of the descriptors
+// onto 1 and 2, os.environ := job.env (plus the runtime_env's), sys.path := job.sys_path,
+// chdir(job.cwd) if that exists, then connects with spawn_token = token. From the template, or from
+// the child (which keeps fd 3 until it has connected), one line of text a datagram:
 //   ready                            once, when forks will be quick
 //   forked <token> <pid>             at once after the fork; this or `failed` answers each `fork`
 //   setup <token>                    the runtime environment is being made: each 20 s or oftener
