@@ -49,6 +49,7 @@ function(sheaf_mutant name source)
   string(REGEX REPLACE "/.*" "" folder "${source}")
   add_library(mutant_${name} OBJECT "${mutated}")
   target_link_libraries(mutant_${name} PRIVATE sheaf_${folder})
+  target_compile_options(mutant_${name} PRIVATE -O1 -g0)   # quick to compile, as there are many
   if(ARG_CAUGHT_BY)
     sheaf_caught(${name} ${ARG_CAUGHT_BY})
   endif()

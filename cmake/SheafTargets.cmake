@@ -84,6 +84,8 @@ function(sheaf_test name)
     return()
   endif()
   add_executable(${name} ${sources})
+  # A fifth less time to compile than -O2. Not -O0: its copies of templates would serve the library, too.
+  target_compile_options(${name} PRIVATE -O1)
   if(ARG_SEPARATE)
     set_target_properties(${name} PROPERTIES UNITY_BUILD OFF)
   endif()
