@@ -191,12 +191,7 @@ class SlotsTest : public ClusterTest {
     EXPECT_EQ(a, b) << "the slots are in different processes";
     return a;
   }
-  int lines_of(const std::string& name) {
-    std::ifstream in(temp_.file(name));
-    int n = 0;
-    for (std::string line; std::getline(in, line);) ++n;
-    return n;
-  }
+  int lines_of(const std::string& name) { return temp_.lines(name); }
 };
 
 TEST_F(SlotsTest, BothRunningTasksAreBlamedAndNoOther) {

@@ -83,6 +83,13 @@ class TempDir {
   }
   ~TempDir() { [[maybe_unused]] int status = system(("rm -rf " + path_).c_str()); }
   std::string file(const std::string& name) const { return path_ + "/" + name; }
+  // None if there is no such file yet.
+  int lines(const std::string& name) const {
+    std::ifstream in(file(name));
+    int n = 0;
+    for (std::string line; std::getline(in, line);) ++n;
+    return n;
+  }
 
  private:
   std::string path_;

@@ -64,6 +64,12 @@ class EarlyTest : public ClusterTest {
     at_workers(1);
     return ref;
   }
+  // The same, without retries.
+  Ref start_held_once(int64_t x) {
+    Ref ref = sheaf::task(held).max_retries(0).remote(temp_.file("go"), x);
+    at_workers(1);
+    return ref;
+  }
   void at_workers(uint32_t n) {
     EXPECT_TRUE(eventually([&] { return in_flight() == n; })) << in_flight();
   }
@@ -78,12 +84,7 @@ class EarlyTest : public ClusterTest {
     return {a, b};
   }
   void release(const std::string& name = "go") { std::ofstream(temp_.file(name)) << "x"; }
-  int notes() {
-    std::ifstream in(temp_.file("notes"));
-    int n = 0;
-    for (std::string line; std::getline(in, line);) ++n;
-    return n;
-  }
+  int notes() { return temp_.lines("notes"); }
   // b more than a; leaves a note.
   Ref plus(const Ref& a, int64_t b) { return sheaf::task(noted_add).remote(temp_.file("notes"), a, b); }
 };
@@ -151,8 +152,7 @@ TEST_F(EarlyTest, CancelledMakerCancelsItsFollowers) {
 }
 
 TEST_F(EarlyTest, ForceSparesTheMakerOfWhatHasNotStarted) {
-  Ref first = sheaf::task(held).max_retries(0).remote(temp_.file("go"), 1);
-  at_workers(1);
+  Ref first = start_held_once(1);
   Ref follower = plus(first, 1);
   EXPECT_EQ(early(), 1u);
   EXPECT_TRUE(sheaf::cancel(follower, true));
@@ -183,8 +183,7 @@ TEST_F(EarlyTest, KilledWorkerLosesNoRetryOfWhatWasQueued) {
 }
 
 TEST_F(EarlyTest, KilledMakerWithoutRetriesFailsItsFollowers) {
-  Ref first = sheaf::task(held).max_retries(0).remote(temp_.file("go"), 1);
-  at_workers(1);
+  Ref first = start_held_once(1);
   Ref follower = plus(first, 1);
   EXPECT_EQ(early(), 1u);
   for (int pid : worker_pids()) EXPECT_TRUE(end_process(pid));

@@ -38,12 +38,7 @@ class LostTest : public ClusterTest {
     }
     ASSERT_GT(overwritten, 0);
   }
-  int runs(const std::string& name) {
-    std::ifstream in(temp_.file(name));
-    int n = 0;
-    for (std::string line; std::getline(in, line);) ++n;
-    return n;
-  }
+  int runs(const std::string& name) { return temp_.lines(name); }
 };
 
 TEST_F(LostTest, LostArgumentIsMadeAgainWithoutARetryOfItsConsumer) {
