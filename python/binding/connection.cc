@@ -85,7 +85,7 @@ protocol::ClientKind kind_of(const std::string& kind) {
   throw nb::value_error("kind must be \"driver\", \"worker\" or \"tool\"");
 }
 
-nb::dict connect(nb::handle socket_path, const std::string& kind, uint64_t spawn_token) {
+nb::object connect(nb::handle socket_path, const std::string& kind, uint64_t spawn_token) {
   if (g_engine.runtime) {
     PyErr_SetString(PyExc_RuntimeError, "this process is connected already");
     throw nb::python_error();
@@ -105,7 +105,8 @@ nb::dict connect(nb::handle socket_path, const std::string& kind, uint64_t spawn
     throw nb::python_error();
   }
   engine_connected(*connected, worker);
-  return welcome_to((*connected)->session(), !worker);   // a new worker seldom asks, and it is long
+  if (worker) return nb::none();   // it seldom asks, and each page that it touches costs it
+  return welcome_to((*connected)->session());
 }
 
 void shutdown() {
@@ -121,7 +122,7 @@ void shutdown() {
 nb::dict session() {
   Runtime* rt = runtime_or_raise();
   if (!rt) throw nb::python_error();
-  return welcome_to(rt->session(), true);
+  return welcome_to(rt->session());
 }
 
 }  // namespace

@@ -236,7 +236,7 @@ nb::object devices_to(const std::map<std::string, std::vector<uint32_t>>& device
   return out;
 }
 
-nb::dict welcome_to(const protocol::Welcome& w, bool with_config) {
+nb::dict welcome_to(const protocol::Welcome& w) {
   nb::dict out;
   out["process"] = w.process;
   out["node"] = w.node;
@@ -246,7 +246,6 @@ nb::dict welcome_to(const protocol::Welcome& w, bool with_config) {
   out["session_dir"] = to_str(w.session_dir);
   out["arena_bytes"] = w.arena_bytes;
   out["arena_backing"] = to_str(w.arena_backing);
-  if (!with_config) return out;
   nb::dict config;
   for (auto& [k, v] : w.config) config[to_str(k)] = to_str(v);
   out["config"] = config;

@@ -24,7 +24,7 @@ protocol::ActorSpec actor_spec_from(const nb::dict& dict);
 protocol::GroupCreate group_from(const nb::dict& dict);
 protocol::RegisterJob job_from(const nb::dict& dict);
 protocol::MetricSample sample_from(const nb::dict& dict);
-nb::dict welcome_to(const protocol::Welcome& w, bool with_config);
+nb::dict welcome_to(const protocol::Welcome& w);
 nb::object devices_to(const std::map<std::string, std::vector<uint32_t>>& devices);
 
 // The options of BoundTask and BoundMethod.

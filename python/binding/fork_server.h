@@ -9,12 +9,13 @@
 
 namespace sheaf::python {
 
-// _next_request(channel, wake, timeout_ms). Serves fork requests until there is something that is Python's business:
-//   None              nothing came for timeout_ms (never when that is negative)
-//   (False, message)  any other message of the daemon; an empty one is the end of the channel
-//   (True, request)   this is the child that was asked for: in a session of its own, its parent's death is its own, the
-//                     request's descriptors are its standard output and standard error
-// `wake`: a pipe that becomes readable with SIGCHLD.
+// _next_request(channel, timeout_ms, read, only_known_hooks). Serves fork requests until there is something that is
+// Python's business:
+//   None      nothing came for timeout_ms (never when that is negative)
+//   bytes     any other message of the daemon; empty at the end of the channel
+//   dict      this is the child that was asked for, and read(request) with its token: in a session of its own, its
+//             parent's death is its own, the request's descriptors are its standard output and standard error
+// `only_known_hooks`: none of os.register_at_fork() has anything to do in a child of a process with one thread.
 PyObject* py_next_request(PyObject* module, PyObject* const* arguments, Py_ssize_t count);
 
 }  // namespace sheaf::python

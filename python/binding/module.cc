@@ -12,6 +12,7 @@
 #include "python/binding/get_put_wait.h"
 #include "python/binding/object_ref.h"
 #include "python/binding/task_context.h"
+#include "python/binding/template_heap.h"
 #include "python/binding/thread_pool.h"
 #include "python/binding/worker_loop.h"
 
@@ -85,6 +86,7 @@ PyMethodDef g_functions[] = {
     {"_take_cancelled", py_take_cancelled, METH_NOARGS, nullptr},
     {"_exiting", py_exiting, METH_NOARGS, nullptr},
     {"_next_request", as_c_function(py_next_request), METH_FASTCALL, nullptr},
+    {"_fill_heap_gaps", py_fill_heap_gaps, METH_NOARGS, nullptr},
     {"_async_variable", py_async_variable, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 

@@ -1,5 +1,5 @@
 """The extension module: the engine's hot types and its cold calls. Everything public stands in the package above."""
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 class ObjectRef:
     """A plain C type around one count on an object; hashable, comparable, awaitable, final."""
@@ -51,7 +51,7 @@ class BoundMethod:
 # max_calls: int, name: str, concurrency_group: str, generator_backpressure: int, max_pending_calls: int,
 # max_task_retries: int, signature: (least, most, check) or None, blob: what another language's worker gets (docs/wire.md)
 
-def connect(socket_path: str, kind: str, spawn_token: int = 0) -> dict: ...   # session as a dict
+def connect(socket_path: str, kind: str, spawn_token: int = 0) -> Optional[dict]: ...   # a worker gets None
 def shutdown() -> None: ...
 def is_connected() -> bool: ...
 def session() -> dict: ...
@@ -92,7 +92,10 @@ def kill_process(process: int) -> None: ...
 # Lines of workers: (pid, is_stderr, name, text). Waits up to half a second; the engine prints what nobody wants.
 def _take_log_lines() -> list[tuple[int, bool, str, str]]: ...
 def _want_log_lines(wanted: bool) -> None: ...
-def _next_request(channel: int, wake: int, timeout_ms: int) -> tuple[bool, bytes] | None: ...   # a template's
+def _next_request(
+    channel: int, timeout_ms: int, read: Callable[[bytes], dict], only_known_hooks: bool
+) -> dict | bytes | None: ...   # a template's
+def _fill_heap_gaps() -> None: ...   # a template's
 def _set_title(title: str) -> None: ...   # of the thread, 15 characters
 
 # Worker side: run tasks until told to exit. Calls back into sheaf._worker for functions, actor classes and errors.

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import threading
 
+from . import _core
+
 
 class ProcessState:
     """Owned by the main thread while connecting; read by everybody afterwards."""
@@ -14,7 +16,7 @@ class ProcessState:
     def __init__(self):
         self.pid = os.getpid()
         self.mode: str | None = None  # None, "driver", "worker" or "tool"
-        self.session: dict = {}  # what the daemon's Welcome said
+        self._session: dict | None = None
         self.namespace = ""
         self.job_id = 0
         self.runtime_env: dict = {}  # in force here
@@ -24,6 +26,17 @@ class ProcessState:
         self.daemon = None  # _daemon.Daemon that this process started
         self.generation = 0  # grows with every connection: caches of ids are tagged with it
         self.lock = threading.RLock()
+
+    @property
+    def session(self) -> dict:
+        """What the daemon's Welcome said. A worker's is looked at when somebody asks."""
+        if self._session is None:
+            self._session = _core.session() if self.mode == "worker" else {}
+        return self._session
+
+    @session.setter
+    def session(self, value: dict | None) -> None:
+        self._session = value
 
 
 state = ProcessState()
@@ -63,7 +76,6 @@ def ensure_connected() -> ProcessState:
 
 
 def become_worker(
-    session: dict,
     namespace: str = "",
     job_id: int | None = None,
     runtime_env: dict | None = None,
@@ -74,9 +86,9 @@ def become_worker(
     ``runtime_env`` is in force here; ``own_runtime_env`` is its text unless it is just the job's.
     """
     state.mode = "worker"
-    state.session = session
+    state.pid = os.getpid()
     state.namespace = namespace
-    state.job_id = session.get("job", 0) if job_id is None else job_id
+    state.job_id = state.session.get("job", 0) if job_id is None else job_id
     state.runtime_env = runtime_env or {}
     state.own_runtime_env = own_runtime_env
     state.generation += 1

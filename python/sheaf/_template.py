@@ -1,15 +1,18 @@
-"""``python -m sheaf._template``: a warm, single-threaded process from which workers are forked.
+"""A warm, single-threaded process from which workers are forked, which the node daemon starts with
+``python -c`` (launchers/template_process.cc).
 
-It talks to the node daemon on descriptor 3; the messages are described in launchers/worker_spawner.h. Everything that
+It talks to the daemon on descriptor 3; the messages are described in launchers/worker_spawner.h. Everything that
 a worker needs is imported here once, so that a new worker costs one fork; the forks are made in
 python/binding/fork_server.h. No thread may exist here, or a fork could copy a lock that nobody will ever release.
+
+What a child does before its first task is held short: each page that it is the first to write to (and to look at an
+object is to count a reference) is copied for it, at 3 us.
 """
 
 from __future__ import annotations
 
 # The C modules: what lies over them takes milliseconds to import, and each fork pages to run.
 import _signal as signal
-import _socket as socket
 import gc
 import json
 import os
@@ -30,36 +33,35 @@ _QUIET_MS = 200
 class Template:
     """Owned by the main (and only) thread."""
 
-    def __init__(self):
-        self.channel = socket.socket(fileno=_CHANNEL)
+    def __init__(self, hooks: ForkHooks):
         self.job = None  # whose environment this process wears
-        self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.hooks = hooks
 
     def send(self, line: str) -> None:
         """One line to the daemon; a daemon that is gone ends this process."""
         try:
-            self.channel.send(line.encode("utf-8", "surrogateescape")[:60000])
+            _send(line)
         except OSError:
             os._exit(0)
 
     def serve(self) -> None:
         """Until the daemon closes the channel."""
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         self.send("ready")
         idle_imports = list(_WHEN_IDLE)
         while True:
             quiet = _QUIET_MS if idle_imports else -1
-            event = _core._next_request(_CHANNEL, self.wake_read, quiet)
+            event = _core._next_request(_CHANNEL, quiet, _read_request, self.hooks.only_known())
             if event is None:
                 _import_for_all_workers(idle_imports.pop(0))
-                continue
-            is_worker, text = event
-            if is_worker:
-                become_worker(self.channel, text, self.job)
-            if not text:
+                if not idle_imports:
+                    _rehearse()
+                _freeze()
+            elif isinstance(event, dict):
+                become_worker(event, self.job)
+            elif not event:
                 os._exit(0)
-            self.receive(text)
+            else:
+                self.receive(event)
 
     def receive(self, text: bytes) -> None:
         """Handles a message that asks for no fork."""
@@ -82,23 +84,61 @@ class Template:
         _worker.take_on(job)
 
 
+class ForkHooks:
+    """The functions that os.register_at_fork() has been given in this process."""
+
+    # They renew what other threads may have held, or forget a connection: in a child of this
+    # process there is nothing of the kind.
+    _KNOWN = {
+        ("threading", "_after_fork"),
+        ("logging", "_acquireLock"),
+        ("logging", "_after_at_fork_child_reinit_locks"),
+        ("logging", "_releaseLock"),
+        ("sheaf._state", "_forget_after_fork"),
+    }
+
+    def __init__(self):
+        def marker():
+            pass
+
+        os.register_at_fork(before=marker, after_in_child=marker, after_in_parent=marker)
+        # The interpreter's own lists: there is no other way to ask for them.
+        self._lists = [found for found in gc.get_referrers(marker) if type(found) is list]
+        for found in self._lists:
+            found.remove(marker)
+
+    def only_known(self) -> bool:
+        """Whether a child may do without all of them."""
+        return len(self._lists) == 3 and all(
+            (getattr(hook, "__module__", ""), getattr(hook, "__qualname__", "")) in self._KNOWN
+            for hooks in self._lists
+            for hook in hooks
+        )
+
+
+def _send(line: str) -> None:
+    os.write(_CHANNEL, line.encode("utf-8", "surrogateescape")[:60000])
+
+
 def _read(text: bytes) -> dict:
     return json.loads(text.decode("utf-8", "surrogatepass"))
 
 
-def become_worker(channel, text: bytes, job: dict) -> None:
+def _read_request(text: bytes) -> dict:
+    return {**_read(text), "job": None}
+
+
+def become_worker(request: dict, job: dict) -> None:
     """The child: never returns."""
     code = 1
     try:
-        request = _read(text)
         request["job"] = job
-        if not _enter_job(channel, request):
+        if not _enter_job(request):
             os._exit(_worker._EXIT_RUNTIME_ENV)
-        _core._set_title("sheaf-worker")  # what `ps -o comm` and `top` show; 15 characters at most
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         gc.enable()
-        channel.close()
+        os.close(_CHANNEL)
+        if "threading" in sys.modules:
+            sys.modules["threading"]._main_thread._native_id = os.getpid()
         code = _worker.run(request)
     except SystemExit as error:
         code = _worker.exit_code(error)
@@ -109,32 +149,33 @@ def become_worker(channel, text: bytes, job: dict) -> None:
     _worker.leave(code)
 
 
-def _enter_job(channel, request: dict) -> bool:
+def _enter_job(request: dict) -> bool:
     """Sets up the environment, with a sign of life each few seconds while that takes long."""
+    if not (request.get("runtime_env") or request["job"].get("runtime_env")):
+        _worker.enter_directory(request["job"])
+        return True
     token = request["token"]
-    slow = bool(request.get("runtime_env") or request["job"].get("runtime_env"))
-    if slow:
-        signal.signal(signal.SIGALRM, lambda *_: channel.send(f"setup {token}".encode()))
-        signal.setitimer(signal.ITIMER_REAL, 5, 5)
-        channel.send(f"setup {token}".encode())
+    signal.signal(signal.SIGALRM, lambda *_: _send(f"setup {token}"))
+    signal.setitimer(signal.ITIMER_REAL, 5, 5)
     try:
+        _send(f"setup {token}")
         _worker.enter_prepared_job(request)
         return True
     except BaseException as error:
         try:
-            channel.send(f"failed {token} runtime_env {error}".encode("utf-8", "replace")[:60000])
+            _send(f"failed {token} runtime_env {error}")
         except OSError:
             pass
         return False
     finally:
-        if slow:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def main() -> None:
     """Imports what makes workers quick, then serves."""
     gc.disable()
+    hooks = ForkHooks()  # now: what it looks through is a fifth of what it will be
     os.environ.pop("LD_BIND_NOW", None)  # meant for this process (launchers/template_process.cc)
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, "1")
@@ -152,10 +193,11 @@ def main() -> None:
             print(f"sheaf: warning: {module} cannot be preloaded: {error!r}", file=sys.stderr)
     _core._set_title("sheaf-template")
     _worker.prepare()
+    _core._fill_heap_gaps()
     # As it is: to look for the little garbage that imports leave takes 7 ms, for which the first
     # result would wait, and writes to every page.
     gc.freeze()
-    Template().serve()
+    Template(hooks).serve()
 
 
 def _import_for_all_workers(module: str) -> None:
@@ -166,12 +208,28 @@ def _import_for_all_workers(module: str) -> None:
         pass
     finally:
         sys.path[:] = worn
-    _freeze()
+
+
+def _rehearse() -> None:
+    """What each new actor does: the interpreter notes what it has looked up, and where."""
+    import cloudpickle
+
+    class Actor:
+        def __init__(self):
+            self.value = None
+
+        def method(self, value=None):
+            return value
+
+    data = cloudpickle.dumps(Actor)
+    for _ in range(16):
+        _worker.loads(data)().method(1)
 
 
 def _freeze() -> None:
     """What exists now is no business of the workers' collectors, which would copy its pages."""
     gc.collect()
+    _core._fill_heap_gaps()
     gc.freeze()
 
 

@@ -17,6 +17,7 @@ _is_actor = False
 _THREADS = "OMP_NUM_THREADS"
 _threads: str | None = None  # what this module has put there
 _visible_devices: str | None = None  # CUDA_VISIBLE_DEVICES as the driver has it
+_as_ray = False
 
 
 # ---- Called by the engine
@@ -237,19 +238,33 @@ def take_on(job: dict) -> None:
         os.environ.setdefault(_THREADS, "1")
     if job.get("sys_path"):
         sys.path[:] = _merged_path(job["sys_path"])
+    _note_environment()
 
 
 def enter_prepared_job(request: dict) -> None:
     """The rest of enter_job: what is a worker's own."""
     job = request["job"]
-    try:
-        os.chdir(job.get("cwd") or "/")
-    except OSError:
-        pass
+    enter_directory(job)
     if request.get("runtime_env") or job.get("runtime_env"):
         from ._runtime_env_worker import apply_in_worker
 
         apply_in_worker(request.get("runtime_env", ""), job, request.get("session_dir"))
+        _note_environment()
+
+
+def enter_directory(job: dict) -> None:
+    """The driver's, where this process may."""
+    try:
+        os.chdir(job.get("cwd") or "/")
+    except OSError:
+        pass
+
+
+def _note_environment() -> None:
+    # Once a job, not in each worker.
+    global _visible_devices, _as_ray
+    _visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    _as_ray = os.environ.get("SHEAF_AS_RAY") == "1"
 
 
 _OWN_VARIABLES = ("SHEAF_TESTING_FAULTS",)
@@ -292,15 +307,13 @@ def prepare() -> None:
 def run(request: dict) -> int:
     """Connects, serves, and returns the exit code."""
     prepare()
-    if os.environ.get("SHEAF_AS_RAY") == "1":
+    if _as_ray:
         from . import as_ray  # noqa: F401  "import ray" means sheaf, as in the driver
-    global _visible_devices
-    _visible_devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    session = _core.connect(request["socket"], "worker", request["token"])
+    _core.connect(request["socket"], "worker", request["token"])
     job = request["job"]
     own = request.get("runtime_env") or ""
     environment = _parsed(own or job.get("runtime_env"))
-    _state.become_worker(session, job.get("name_space", ""), job.get("id"), environment, own)
+    _state.become_worker(job.get("name_space", ""), job.get("id"), environment, own)
     try:
         code = _core.worker_main()
         _finish_submitted()

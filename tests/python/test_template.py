@@ -42,8 +42,8 @@ class Template:
     def line(self) -> list[str]:
         return self.channel.recv(65536).decode().split(" ", 3)
 
-    def ask(self, token: int, fds: list[int]) -> None:
-        request = {"cmd": "fork", "token": token, "socket": "/nowhere", "session_dir": "/"}
+    def ask(self, token: int, fds: list[int], path: str = "/nowhere") -> None:
+        request = {"cmd": "fork", "token": token, "socket": path, "session_dir": "/"}
         request.update(runtime_env="", language="python")
         text = json.dumps(request, separators=(",", ":")).encode()
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
@@ -124,6 +124,56 @@ def test_a_template_with_threads_does_not_fork(start, tmp_path, monkeypatch):
     assert template.line()[:3] == ["failed", "3", "unsafe"]
     with open(out, "rb") as output:
         assert output.read() == b"", "nobody has kept its end"
+
+
+def worker_output(template: Template, token: int) -> bytes:
+    """What a worker that finds no daemon wrote on its standard output."""
+    (out, into), errors = os.pipe(), os.open(os.devnull, os.O_WRONLY)
+    template.ask(token, [into, errors])
+    os.close(into)
+    os.close(errors)
+    assert template.line()[:2] == ["forked", str(token)]
+    with open(out, "rb") as output:
+        text = output.read()
+    assert template.line()[0] == "exit"
+    return text
+
+
+def test_functions_that_modules_want_to_run_after_a_fork_run_in_workers(
+    start, tmp_path, monkeypatch
+):
+    (tmp_path / "has_hooks.py").write_text(
+        "import os, random\n"
+        "os.register_at_fork(after_in_child=lambda: os.write(1, random.randbytes(8)))\n"
+    )
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    template = start(preload="has_hooks")
+    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    first, second = worker_output(template, 1), worker_output(template, 2)
+    assert len(first) == len(second) == 8 and first != second, "random is seeded anew, too"
+
+
+def test_a_request_with_other_fields_is_read_anew(start, tmp_path):
+    template = start()
+    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    for token, path in enumerate(["/nowhere", "/nowhere", "/elsewhere"], 1):
+        out, into = os.pipe()
+        template.ask(token, [into, into], path)
+        os.close(into)
+        with open(out, "rb") as output:
+            assert path.encode() in output.read()
+        assert {template.line()[0], template.line()[0]} == {"forked", "exit"}
+
+
+def test_what_is_allocated_behind_filled_gaps_lies_together():
+    program = (
+        "from sheaf import _core; _core._fill_heap_gaps()\n"
+        "made = [object() for _ in range(20)]\n"
+        "print(max(map(id, made)) - min(map(id, made)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert int(done.stdout) <= 4096
 
 
 def test_workers_die_with_their_template(start):

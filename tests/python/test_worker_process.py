@@ -196,6 +196,32 @@ def test_an_interrupt_ends_a_get_at_once(no_cluster):
     assert process.wait(20) == 0
 
 
+def test_a_worker_is_a_process_of_its_own(fresh):
+    """Though it was forked, from a process that cares for its children."""
+
+    @sheaf.remote
+    def look():
+        import signal
+        import threading
+
+        main = threading.main_thread()
+        ran = []
+        other = threading.Thread(target=lambda: ran.append(threading.get_native_id()))
+        other.start()
+        other.join()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if threading.active_count() == 1 else 1)
+        return (
+            main is threading.current_thread() and main.native_id == os.getpid() != ran[0],
+            os.waitpid(child, 0)[1],
+            signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL,
+            os.getsid(0) == os.getpid(),
+        )
+
+    assert sheaf.get(look.remote()) == (True, 0, True, True)
+
+
 def test_a_template_that_was_killed_is_replaced(fresh):
     fresh(num_cpus=1)
 
