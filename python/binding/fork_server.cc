@@ -20,6 +20,8 @@
 #include <string_view>
 #include <utility>
 
+#include "python/binding/template_heap.h"
+
 namespace sheaf::python {
 
 namespace {
@@ -28,6 +30,7 @@ constexpr size_t kRequestBytesMax = 192 * 1024;   // as launchers/worker_spawner
 constexpr size_t kBufferBytes = 2 * kRequestBytesMax;
 constexpr int kBatchMax = 16;
 constexpr int kReapEveryMs = 5000;   // should a signal be lost
+constexpr int kForksToJoinPages = 40;   // the next ones will be worth it
 constexpr size_t kLineBytesMax = 512;
 constexpr std::string_view kForkStart = "{\"cmd\":\"fork\",\"token\":";
 
@@ -60,6 +63,8 @@ struct Server {
 };
 
 int g_wake[2] = {-1, -1};   // a byte for each SIGCHLD
+int g_forks = 0;            // since Python last ran in the template
+bool g_pages_joined = false;
 
 // The fields of a request besides its token, and what they were read to: mostly the ones of the request before. Read by
 // the template, as each page that a child is the first to write to is copied for it.
@@ -192,6 +197,8 @@ int fork_all(const Server& server, Batch& batch) {
       refuse(server, batch.requests[i], "unsafe", "the template process has several threads");
     return -1;
   }
+  g_forks += batch.count;
+  if (g_forks >= kForksToJoinPages && !std::exchange(g_pages_joined, true)) join_heap_pages();
   const pid_t parent = getpid();
   for (int i = 0; i < batch.count; ++i) {
     ForkRequest& request = batch.requests[i];
@@ -252,6 +259,8 @@ PyObject* py_next_request(PyObject*, PyObject* const* arguments, Py_ssize_t coun
   server.read = arguments[2];
   server.skip_protocol = kMaySkipProtocol && arguments[3] == Py_True;
   if (PyErr_Occurred() || !watch_children()) return nullptr;
+  g_forks = 0;
+  g_pages_joined = false;
   for (;;) {
     reap(server.channel);
     Batch batch;

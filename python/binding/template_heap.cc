@@ -1,10 +1,16 @@
 #include "python/binding/template_heap.h"
 
 #include <malloc.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <vector>
 
 namespace sheaf::python {
@@ -70,7 +76,40 @@ void fill_malloc_gaps() {}
 
 #endif
 
+constexpr size_t kPageBytes = 4096;
+constexpr uintptr_t kLargePageBytes = 2 << 20;
+constexpr size_t kSmallPages = kLargePageBytes / kPageBytes;
+constexpr size_t kUsedPagesMin = kSmallPages * 7 / 8;   // the others come to be memory, too
+constexpr int kMadviseCollapse = 25;                    // since Linux 6.1
+
+// False where the system cannot.
+bool join_pages(uintptr_t place) {
+  unsigned char used[kSmallPages];
+  auto* start = reinterpret_cast<void*>(place);
+  if (mincore(start, kLargePageBytes, used) != 0) return true;
+  auto count = std::count_if(used, used + kSmallPages, [](unsigned char u) { return (u & 1) != 0; });
+  if (static_cast<size_t>(count) < kUsedPagesMin) return true;
+  return madvise(start, kLargePageBytes, kMadviseCollapse) == 0 || errno != EINVAL;
+}
+
 }  // namespace
+
+void join_heap_pages() {
+  std::unique_ptr<FILE, int (*)(FILE*)> maps(std::fopen("/proc/self/maps", "re"), std::fclose);
+  if (!maps || sysconf(_SC_PAGESIZE) != kPageBytes) return;
+  char line[512];
+  while (std::fgets(line, sizeof line, maps.get())) {
+    uintptr_t begin = 0, end = 0;
+    unsigned long inode = 0;
+    char access[5] = "";
+    if (std::sscanf(line, "%lx-%lx %4s %*s %*s %lu", &begin, &end, access, &inode) != 4) continue;
+    if (inode != 0 || std::strcmp(access, "rw-p") != 0) continue;
+    uintptr_t place = (begin + kLargePageBytes - 1) & ~(kLargePageBytes - 1);
+    for (; place + kLargePageBytes <= end; place += kLargePageBytes) {
+      if (!join_pages(place)) return;
+    }
+  }
+}
 
 PyObject* py_fill_heap_gaps(PyObject*, PyObject*) {
   for (size_t size = kClassBytes; size <= kClassBytesMax; size += kClassBytes) {

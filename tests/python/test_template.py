@@ -126,6 +126,21 @@ def test_a_template_with_threads_does_not_fork(start, tmp_path, monkeypatch):
         assert output.read() == b"", "nobody has kept its end"
 
 
+def test_many_forks(start):
+    """The template's pages are made large ones on the way; what workers find there is the same."""
+    template = start()
+    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    ended = 0
+    for token in range(1, 101):
+        out, into = os.pipe()
+        template.ask(token, [into, into])
+        os.close(into)
+        with open(out, "rb") as output:
+            assert b"/nowhere" in output.read()
+    while ended < 100:
+        ended += template.line()[0] == "exit"
+
+
 def worker_output(template: Template, token: int) -> bytes:
     """What a worker that finds no daemon wrote on its standard output."""
     (out, into), errors = os.pipe(), os.open(os.devnull, os.O_WRONLY)
