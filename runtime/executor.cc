@@ -19,6 +19,8 @@ constexpr size_t kFinishedMax = 4096;
 constexpr int64_t kShownFromNs = 5'000'000;   // running time from which on a task gives the process its title
 constexpr size_t kSpareMax = 256;
 constexpr size_t kSpareBytesMax = 16384;   // of a record
+constexpr size_t kSmallSpareMax = 4096;    // a burst of a thousand calls finds its memory again
+constexpr size_t kSmallSpareBytesMax = 1024;
 
 int64_t steady_ns() { return Clock::now().time_since_epoch().count(); }
 
@@ -41,6 +43,11 @@ void Incoming::recycle() {
   items_sent = items_consumed = 0;
   cancel_requested = cancel_children = early = false;
   if (made.capacity() > kSpareBytesMax) std::string().swap(made);
+}
+
+size_t Incoming::heap_bytes() const {
+  return record.capacity() + made.capacity() + deps.capacity() * (sizeof(ValueView) + sizeof(ObjectId)) +
+         dep_locators.capacity() * sizeof(objstore::Locator) + (return_ids.capacity() + nested.capacity()) * sizeof(ObjectId);
 }
 
 void Executor::handle(Peer& peer, const transport::Message& message) {
@@ -432,7 +439,8 @@ void Executor::done(Incoming* task, ReplyStatus status, const std::string* error
   auto it = std::find_if(running_.begin(), running_.end(), [task](auto& t) { return t.get() == task; });
   if (it == running_.end()) return;
   std::swap(*it, running_.back());
-  if (task->kind != TaskKind::kActorCreation && spare_.size() < kSpareMax) {
+  const size_t room = task->heap_bytes() <= kSmallSpareBytesMax ? kSmallSpareMax : kSpareMax;
+  if (task->kind != TaskKind::kActorCreation && spare_.size() < room) {
     task->recycle();
     spare_.push_back(std::move(running_.back()));
   }

@@ -34,6 +34,7 @@ struct Incoming : IncomingTask {
   // Ready for the next task's record; what is large is given back to the heap, the rest of the memory stays. What every
   // record sets is left as it is.
   void recycle();
+  size_t heap_bytes() const;
 };
 
 class Executor {

@@ -45,12 +45,32 @@ struct Source {
 PyObject* decode_value(const Source& source);
 
 // A call's arguments: positional values, then values of the keywords.
-struct Call {
-  std::vector<PyObject*> values;   // owned
-  Ref names;                       // tuple of keywords, null when there are none
-  size_t positional = 0;
+class Call {
+ public:
+  Call() = default;
+  Call(const Call&) = delete;
   ~Call() { clear(); }
+  void add(PyObject* owned) {
+    if (count_ < kFew) [[likely]] {
+      few_[count_++] = owned;
+      return;
+    }
+    if (many_.empty()) many_.assign(few_, few_ + kFew);
+    many_.push_back(owned);
+    ++count_;
+  }
+  size_t count() const { return count_; }
+  PyObject* const* values() const { return count_ <= kFew ? few_ : many_.data(); }
   void clear();
+
+  Ref names;               // tuple of keywords, null when there are none
+  size_t positional = 0;   // the others are the keywords'
+
+ private:
+  static constexpr size_t kFew = 8;
+  PyObject* few_[kFew];    // owned; all of them lie in many_ once there are more
+  std::vector<PyObject*> many_;
+  size_t count_ = 0;
 };
 bool decode_call(const Source& source, std::span<PyObject* const> dependencies, Call* out);
 

@@ -278,8 +278,9 @@ Decoder make_decoder(const Source& source, std::span<PyObject* const> dependenci
 PyObject* decode_value(const Source& source) { return make_decoder(source, {}).value(); }
 
 void Call::clear() {
-  for (PyObject* v : values) Py_DECREF(v);
-  values.clear();
+  PyObject* const* held = values();
+  for (size_t i = 0, n = std::exchange(count_, 0); i < n; ++i) Py_DECREF(held[i]);
+  many_.clear();
 }
 
 bool decode_call(const Source& source, std::span<PyObject* const> dependencies, Call* out) {
@@ -290,11 +291,11 @@ bool decode_call(const Source& source, std::span<PyObject* const> dependencies, 
     d.corrupt();
     return false;
   }
-  out->positional = positional;
+  out->positional = out->count() + positional;   // behind an instance, if there is one
   for (uint32_t i = 0; i < positional; ++i) {
     PyObject* v = d.value();
     if (!v) return false;
-    out->values.push_back(v);
+    out->add(v);
   }
   if (keywords == 0) return true;
   Ref names(PyTuple_New(keywords));
@@ -310,7 +311,7 @@ bool decode_call(const Source& source, std::span<PyObject* const> dependencies, 
     PyTuple_SET_ITEM(names.get(), i, name);
     PyObject* v = d.value();
     if (!v) return false;
-    out->values.push_back(v);
+    out->add(v);
   }
   out->names = std::move(names);
   return static_cast<bool>(out->names);

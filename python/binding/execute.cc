@@ -56,20 +56,31 @@ PyObject* load_function(const runtime::TemplateDef& definition) {
 
 // Interned, kept for ever.
 PyObject* method_name(const std::string& text) {
-  static auto* names = new std::unordered_map<std::string, PyObject*>();
+  using Names = std::unordered_map<std::string, PyObject*>;
+  static auto* names = new Names();
+  static const Names::value_type* last = nullptr;   // mostly the same one again
+  if (last && last->first == text) [[likely]] return last->second;
   auto found = names->find(text);
-  if (found != names->end()) [[likely]] return found->second;
-  PyObject* name = PyUnicode_InternFromString(text.c_str());
-  if (name) names->emplace(text, name);
-  return name;
+  if (found == names->end()) {
+    PyObject* name = PyUnicode_InternFromString(text.c_str());
+    if (!name) return nullptr;
+    found = names->emplace(text, name).first;
+  }
+  last = &*found;
+  return found->second;
 }
 
 // The method as the class has it: an attribute of the instance does not hide it. What the class lacks may still be the
-// instance's own, as for classes with __getattr__.
-Ref bound_method(PyObject* instance, PyObject* name) {
+// instance's own, as for classes with __getattr__. A plain function is not bound: `call` gets the instance before the
+// other arguments.
+Ref find_method(PyObject* instance, PyObject* name, Call* call) {
   PyTypeObject* type = Py_TYPE(instance);
   Ref method = Ref::borrow(_PyType_Lookup(type, name));
   if (!method) return Ref(PyObject_GetAttr(instance, name));
+  if (PyType_HasFeature(Py_TYPE(method.get()), Py_TPFLAGS_METHOD_DESCRIPTOR)) [[likely]] {
+    call->add(Py_NewRef(instance));
+    return method;
+  }
   descrgetfunc get = Py_TYPE(method.get())->tp_descr_get;
   return get ? Ref(get(method.get(), instance, reinterpret_cast<PyObject*>(type))) : std::move(method);
 }
@@ -389,7 +400,7 @@ Ref prepare_task(Runtime* rt, const IncomingTask& task, Call* call) {
       return Ref();
     }
     PyObject* name = method_name(task.definition->method);
-    if (name) function = bound_method(g_actor.instance, name);
+    if (name) function = find_method(g_actor.instance, name, call);
   } else {
     if (!enter_lease(task)) return Ref();
     function = Ref::borrow(load_function(*task.definition));
@@ -399,7 +410,7 @@ Ref prepare_task(Runtime* rt, const IncomingTask& task, Call* call) {
 }
 
 PyObject* invoke(PyObject* function, Call* call) {
-  PyObject* result = PyObject_Vectorcall(function, call->values.data(), call->positional, call->names.get());
+  PyObject* result = PyObject_Vectorcall(function, call->values(), call->positional, call->names.get());
   call->clear();
   return result;
 }

@@ -19,7 +19,8 @@ extern int g_exit_code;
 
 // ---- The steps, for coroutines as well.
 
-// The function, class or bound method to call; `call` gets the arguments. Null with an exception set.
+// The function, class or method to call; `call` gets the arguments, before them a method's instance unless the method is
+// bound. Null with an exception set.
 Ref prepare_task(Runtime* rt, const runtime::IncomingTask& task, Call* call);
 // Calls with the decoded arguments and lets go of them.
 PyObject* invoke(PyObject* function, Call* call);
