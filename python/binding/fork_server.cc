@@ -59,7 +59,8 @@ struct Batch {
 struct Server {
   int channel = -1;
   bool skip_protocol = false;
-  PyObject* read = nullptr;   // borrowed: text of a request -> dict
+  PyObject* read = nullptr;     // borrowed: text of a request -> dict
+  PyObject* become = nullptr;   // borrowed: a child's life; takes the dict, never returns
 };
 
 int g_wake[2] = {-1, -1};   // a byte for each SIGCHLD
@@ -70,6 +71,8 @@ bool g_pages_joined = false;
 // the template, as each page that a child is the first to write to is copied for it.
 std::string g_read_text;
 PyObject* g_read_fields = nullptr;
+PyObject* g_token_name = nullptr;
+std::string g_directory;   // the job's; "" when Python has to make the environment
 
 enum class Got : uint8_t { kNothing, kFork, kOther };
 
@@ -172,6 +175,7 @@ void after_fork_in_child(const Server& server) {
 // False: the request is not understood.
 bool read_fields(const Server& server, std::string_view rest) {
   if (g_read_fields && rest == g_read_text) return true;
+  if (!g_token_name) g_token_name = PyUnicode_InternFromString("token");
   std::string text = "{\"token\":0";
   text += rest;
   PyObject* fields = PyObject_CallFunction(server.read, "y#", text.data(), static_cast<Py_ssize_t>(text.size()));
@@ -180,6 +184,8 @@ bool read_fields(const Server& server, std::string_view rest) {
     Py_XDECREF(fields);
     return false;
   }
+  PyObject* directory = PyDict_GetItemString(fields, "directory");
+  g_directory = directory && PyBytes_Check(directory) ? PyBytes_AS_STRING(directory) : "";
   Py_XSETREF(g_read_fields, fields);
   g_read_text = rest;
   return true;
@@ -242,23 +248,31 @@ bool wait_for_any(int channel, int timeout_ms) {
   return ready != 0 || timeout_ms < 0;
 }
 
-// In the child.
-PyObject* own_request(const ForkRequest& request) {
+// The child.
+[[noreturn]] void live(const Server& server, const ForkRequest& request) {
+  if (!g_directory.empty()) {
+    [[maybe_unused]] int done = chdir(g_directory.c_str());   // where this process may
+    close(server.channel);
+  }
+  PyGC_Enable();
   Ref token(PyLong_FromUnsignedLongLong(request.token));
-  if (!token || PyDict_SetItemString(g_read_fields, "token", token.get()) < 0) return nullptr;
-  return Py_NewRef(g_read_fields);
+  if (token && PyDict_SetItem(g_read_fields, g_token_name, token.get()) == 0)
+    Ref never(PyObject_CallOneArg(server.become, g_read_fields));
+  _exit(1);
 }
 
 }  // namespace
 
 PyObject* py_next_request(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
-  if (count != 4) return PyErr_Format(PyExc_TypeError, "_next_request takes four arguments");
+  if (count != 5) return PyErr_Format(PyExc_TypeError, "_next_request takes five arguments");
   Server server;
   server.channel = static_cast<int>(PyLong_AsLong(arguments[0]));
   const int timeout_ms = static_cast<int>(PyLong_AsLong(arguments[1]));
   server.read = arguments[2];
   server.skip_protocol = kMaySkipProtocol && arguments[3] == Py_True;
+  server.become = arguments[4];
   if (PyErr_Occurred() || !watch_children()) return nullptr;
+  Py_CLEAR(g_read_fields);   // the job may be another one
   g_forks = 0;
   g_pages_joined = false;
   for (;;) {
@@ -274,7 +288,7 @@ PyObject* py_next_request(PyObject*, PyObject* const* arguments, Py_ssize_t coun
       batch.requests[batch.count++] = request;
     }
     if (batch.count > 0) {
-      if (int own = fork_all(server, batch); own >= 0) return own_request(batch.requests[own]);
+      if (int own = fork_all(server, batch); own >= 0) live(server, batch.requests[own]);
     }
     if (got == Got::kOther) {
       return PyBytes_FromStringAndSize(request.text.data(), static_cast<Py_ssize_t>(request.text.size()));

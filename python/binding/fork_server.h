@@ -9,12 +9,13 @@
 
 namespace sheaf::python {
 
-// _next_request(channel, timeout_ms, read, only_known_hooks). Serves fork requests until there is something that is
-// Python's business:
+// _next_request(channel, timeout_ms, read, only_known_hooks, become). Serves fork requests until there is something that
+// is Python's business:
 //   None      nothing came for timeout_ms (never when that is negative)
 //   bytes     any other message of the daemon; empty at the end of the channel
-//   dict      this is the child that was asked for, and read(request) with its token: in a session of its own, its
-//             parent's death is its own, the request's descriptors are its standard output and standard error
+// A child calls become(read(request) with its token) and never returns from that: in a session of its own, its parent's
+// death is its own, the request's descriptors are its standard output and standard error. Where the dict has a
+// "directory" (bytes), no environment has to be made: it is there then, and the channel is closed.
 // `only_known_hooks`: none of os.register_at_fork() has anything to do in a child of a process with one thread.
 PyObject* py_next_request(PyObject* module, PyObject* const* arguments, Py_ssize_t count);
 

@@ -93,8 +93,8 @@ def kill_process(process: int) -> None: ...
 def _take_log_lines() -> list[tuple[int, bool, str, str]]: ...
 def _want_log_lines(wanted: bool) -> None: ...
 def _next_request(
-    channel: int, timeout_ms: int, read: Callable[[bytes], dict], only_known_hooks: bool
-) -> dict | bytes | None: ...   # a template's
+    channel: int, timeout_ms: int, read: Callable[[bytes], dict], only_known_hooks: bool, become: Callable[[dict], None]
+) -> bytes | None: ...   # a template's
 def _fill_heap_gaps() -> None: ...   # a template's
 def _set_title(title: str) -> None: ...   # of the thread, 15 characters
 

@@ -81,12 +81,12 @@ def become_worker(
     runtime_env: dict | None = None,
     own_runtime_env: str = "",
 ) -> None:
-    """Called once by a worker after it has connected: from now on the public API works here.
+    """Called by a worker after it has connected: from now on the public API works here. For those
+    without an environment of their own their template has done it.
 
     ``runtime_env`` is in force here; ``own_runtime_env`` is its text unless it is just the job's.
     """
     state.mode = "worker"
-    state.pid = os.getpid()
     state.namespace = namespace
     state.job_id = state.session.get("job", 0) if job_id is None else job_id
     state.runtime_env = runtime_env or {}

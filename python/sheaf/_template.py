@@ -18,7 +18,7 @@ import json
 import os
 import sys
 
-from . import _core, _worker
+from . import _core, _state, _worker
 
 _CHANNEL = 3
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
@@ -28,6 +28,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 # wait for it.
 _WHEN_IDLE = ("asyncio", "traceback", "sheaf._worker_async")
 _QUIET_MS = 200
+_threading = sys.modules.get("threading")  # sheaf has imported it
 
 
 class Template:
@@ -50,18 +51,25 @@ class Template:
         idle_imports = list(_WHEN_IDLE)
         while True:
             quiet = _QUIET_MS if idle_imports else -1
-            event = _core._next_request(_CHANNEL, quiet, _read_request, self.hooks.only_known())
+            event = _core._next_request(
+                _CHANNEL, quiet, self.read_request, self.hooks.only_known(), become_worker
+            )
             if event is None:
                 _import_for_all_workers(idle_imports.pop(0))
                 if not idle_imports:
                     _rehearse()
                 _freeze()
-            elif isinstance(event, dict):
-                become_worker(event, self.job)
             elif not event:
                 os._exit(0)
             else:
                 self.receive(event)
+
+    def read_request(self, text: bytes) -> dict:
+        """Of a fork. A worker without an environment of its own has a "directory" (bytes)."""
+        request = {**_read(text), "job": self.job, "directory": None}
+        if not (request.get("runtime_env") or self.job.get("runtime_env")):
+            request["directory"] = os.fsencode(self.job.get("cwd") or "/")
+        return request
 
     def receive(self, text: bytes) -> None:
         """Handles a message that asks for no fork."""
@@ -82,6 +90,7 @@ class Template:
         for name in _THREAD_VARIABLES:
             os.environ.pop(name, None)
         _worker.take_on(job)
+        _state.become_worker(job.get("name_space", ""), job.get("id") or 0)
 
 
 class ForkHooks:
@@ -124,21 +133,16 @@ def _read(text: bytes) -> dict:
     return json.loads(text.decode("utf-8", "surrogatepass"))
 
 
-def _read_request(text: bytes) -> dict:
-    return {**_read(text), "job": None}
-
-
-def become_worker(request: dict, job: dict) -> None:
+def become_worker(request: dict) -> None:
     """The child: never returns."""
     code = 1
     try:
-        request["job"] = job
-        if not _enter_job(request):
-            os._exit(_worker._EXIT_RUNTIME_ENV)
-        gc.enable()
-        os.close(_CHANNEL)
-        if "threading" in sys.modules:
-            sys.modules["threading"]._main_thread._native_id = os.getpid()
+        if request["directory"] is None:
+            if not _enter_job(request):
+                os._exit(_worker._EXIT_RUNTIME_ENV)
+            os.close(_CHANNEL)
+        if _threading is not None:
+            _threading._main_thread._native_id = os.getpid()
         code = _worker.run(request)
     except SystemExit as error:
         code = _worker.exit_code(error)
@@ -151,9 +155,7 @@ def become_worker(request: dict, job: dict) -> None:
 
 def _enter_job(request: dict) -> bool:
     """Sets up the environment, with a sign of life each few seconds while that takes long."""
-    if not (request.get("runtime_env") or request["job"].get("runtime_env")):
-        _worker.enter_directory(request["job"])
-        return True
+    _state.state.mode = None  # the hook of an environment runs before there is a connection
     token = request["token"]
     signal.signal(signal.SIGALRM, lambda *_: _send(f"setup {token}"))
     signal.setitimer(signal.ITIMER_REAL, 5, 5)

@@ -244,20 +244,15 @@ def take_on(job: dict) -> None:
 def enter_prepared_job(request: dict) -> None:
     """The rest of enter_job: what is a worker's own."""
     job = request["job"]
-    enter_directory(job)
+    try:
+        os.chdir(job.get("cwd") or "/")
+    except OSError:
+        pass
     if request.get("runtime_env") or job.get("runtime_env"):
         from ._runtime_env_worker import apply_in_worker
 
         apply_in_worker(request.get("runtime_env", ""), job, request.get("session_dir"))
         _note_environment()
-
-
-def enter_directory(job: dict) -> None:
-    """The driver's, where this process may."""
-    try:
-        os.chdir(job.get("cwd") or "/")
-    except OSError:
-        pass
 
 
 def _note_environment() -> None:
@@ -306,14 +301,15 @@ def prepare() -> None:
 
 def run(request: dict) -> int:
     """Connects, serves, and returns the exit code."""
-    prepare()
+    if not _prepared:
+        prepare()
     if _as_ray:
         from . import as_ray  # noqa: F401  "import ray" means sheaf, as in the driver
     _core.connect(request["socket"], "worker", request["token"])
-    job = request["job"]
-    own = request.get("runtime_env") or ""
-    environment = _parsed(own or job.get("runtime_env"))
-    _state.become_worker(job.get("name_space", ""), job.get("id"), environment, own)
+    if request.get("directory") is None:
+        job, own = request["job"], request.get("runtime_env") or ""
+        environment = _parsed(own or job.get("runtime_env"))
+        _state.become_worker(job.get("name_space", ""), job.get("id"), environment, own)
     try:
         code = _core.worker_main()
         _finish_submitted()
