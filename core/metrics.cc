@@ -9,7 +9,7 @@
 namespace sheaf {
 namespace {
 
-constexpr std::string_view kPrefix = "sheaf_";
+constexpr std::string_view kNamePrefix = "sheaf_";
 
 std::string escape(std::string_view text, bool quotes) {
   std::string out;
@@ -128,14 +128,14 @@ std::string MetricRegistry::text() const {
 
 void append_metric_family(std::string& out, std::string_view name, std::string_view help,
                           std::string_view type) {
-  std::string full = std::string(kPrefix) + std::string(name);
+  std::string full = std::string(kNamePrefix) + std::string(name);
   out += "# HELP " + full + " " + escape(help, false) + "\n# TYPE " + full + " " +
          std::string(type) + "\n";
 }
 
 void append_metric_sample(std::string& out, std::string_view name, const MetricTags& tags,
                           double value) {
-  out += kPrefix;
+  out += kNamePrefix;
   out += name;
   if (!tags.empty()) {
     char separator = '{';

@@ -6,7 +6,7 @@ namespace sheaf::runtime {
 
 namespace {
 constexpr size_t kHoldBatch = 64;   // drops that wait for company
-constexpr size_t kSpareMax = 4096;
+constexpr size_t kSpareValuesMax = 4096;
 constexpr size_t kDependentsAtOnce = 4;   // room for so many from the first on: growing costs more than the room
 constexpr size_t kDependentsKept = 16;    // room that is worth keeping
 }
@@ -164,7 +164,7 @@ void Objects::add_dependent(Slot slot, Task* task) {
 void Objects::keep_spare(std::unique_ptr<EntryExtra> extra) {
   bool plain = extra->contained.capacity() + extra->contained_ids.capacity() == 0 && !extra->stream && !extra->freed;
   size_t room = extra->dependents.capacity();
-  if (!plain || room == 0 || room > kDependentsKept || spare_.size() >= kSpareMax) return;
+  if (!plain || room == 0 || room > kDependentsKept || spare_.size() >= kSpareValuesMax) return;
   extra->dependents.clear();
   extra->elsewhere = {};
   spare_.push_back(std::move(extra));

@@ -22,7 +22,7 @@
 #include "objstore/memory_limit.h"
 #include "tests/objstore/scratch_dir.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::arena_test {
 namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
@@ -193,4 +193,4 @@ TEST(MemoryLimitTest, TightestAncestorOfEitherCgroupVersionCounts) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::arena_test

@@ -10,7 +10,7 @@
 #include "objstore/checksum.h"
 #include "objstore/copy.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::bytes_test {
 namespace {
 
 TEST(CopyTest, CopiesExactlyTheGivenBytes) {
@@ -73,4 +73,4 @@ TEST(ChecksumTest, InstructionTableAndPiecesAgree) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::bytes_test

@@ -9,7 +9,7 @@
 
 #include "objstore/extent_table.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::extent_allocator_test {
 namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
@@ -115,4 +115,4 @@ TEST(ExtentTableTest, HugeRequestsDoNotOverflow) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::extent_allocator_test

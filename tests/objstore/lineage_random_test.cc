@@ -9,7 +9,7 @@
 
 #include "tests/objstore/cluster_harness.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::lineage_random_test {
 namespace {
 
 constexpr uint16_t kNodes = 4;
@@ -398,4 +398,4 @@ TEST(LineageRandomTest, WhateverIsHeldIsMadeAgainAndNothingIsLeft) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::lineage_random_test

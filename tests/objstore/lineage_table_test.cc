@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::lineage_table_test {
 namespace {
 
 using Need = LineageTable::Need;
@@ -114,4 +114,4 @@ TEST_F(LineageTableTest, TheSinkGivesWhatItWasToldAndDidNotForget) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::lineage_table_test

@@ -3,7 +3,7 @@
 
 #include "tests/objstore/nodes_fixture.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::lineage_test {
 namespace {
 
 using Ids = std::vector<ObjectId>;
@@ -296,4 +296,4 @@ TEST_F(LineageTest, NonsenseIsRefused) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::lineage_test

@@ -3,7 +3,7 @@
 
 #include "tests/objstore/nodes_fixture.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::node_broadcast_test {
 namespace {
 
 constexpr uint64_t kChunks = 28;
@@ -122,4 +122,4 @@ TEST_F(BroadcastTest, LateReadersReadFromWholeCopies) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::node_broadcast_test

@@ -3,7 +3,7 @@
 
 #include "tests/objstore/nodes_fixture.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::node_death_test {
 namespace {
 
 TEST_F(NodesTest, AResultWhoseNodeDiesIsMadeAgainByItsMaker) {
@@ -242,4 +242,4 @@ TEST_F(NodesTest, ANodeThatWasDeadLongAgoIsNotWaitedForForEver) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::node_death_test

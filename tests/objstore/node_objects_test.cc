@@ -5,7 +5,7 @@
 
 #include "objstore/node_objects.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::node_objects_test {
 namespace {
 
 std::vector<ObjectMessage> one_of_each() {
@@ -80,4 +80,4 @@ TEST(NodeObjectsTest, AlteredBytesEndInAMessageOrAnError) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::node_objects_test

@@ -8,7 +8,7 @@
 
 #include "tests/objstore/cluster_harness.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::nodes_random_test {
 namespace {
 
 constexpr uint16_t kNodes = 4;
@@ -315,4 +315,4 @@ TEST(NodesRandomTest, NothingIsLostAndNothingIsLeft) { run_seeds(1, 12, 1500, 0)
 TEST(NodesRandomTest, DeathsTakeOnlyWhatTheyMay) { run_seeds(1001, 200, 450, 2); }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::nodes_random_test

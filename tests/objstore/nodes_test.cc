@@ -3,7 +3,7 @@
 
 #include "tests/objstore/nodes_fixture.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::nodes_test {
 namespace {
 
 TEST_F(NodesTest, ALargeArgumentIsPulledOnceAndGoesWithItsOwner) {
@@ -246,4 +246,4 @@ TEST_F(NodesTest, AResultWhoseMakerDiesRightAfterItsSealRecordIsFound) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::nodes_test

@@ -13,7 +13,7 @@
 
 #include "objstore/object_table.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::object_table_random_test {
 namespace {
 
 struct Client {
@@ -311,4 +311,4 @@ TEST(ObjectTableRandomTest, ClientsThatRegisterHoldersLateAreCaught) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::object_table_random_test

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::object_table_test {
 namespace {
 
 constexpr ProcessId kA = 5, kB = 6, kC = 7;
@@ -368,4 +368,4 @@ TEST_F(ObjectTableTest, LostObjectFailsWhenItsMakerSaysSoOrDies) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::object_table_test

@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::pins_test {
 namespace {
 
 constexpr uint64_t kArena = 1 << 20;
@@ -242,4 +242,4 @@ TEST_F(PinsTest, DeadProcessIsForgottenWithItsTable) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::pins_test

@@ -9,7 +9,7 @@
 #include "objstore/extent_table.h"
 #include "objstore/pins.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::slab_test {
 namespace {
 
 constexpr uint64_t kArena = 16 << 20;
@@ -108,4 +108,4 @@ TEST_F(SlabTest, RecordsOutsideTheSlabAreIgnored) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::slab_test

@@ -17,7 +17,7 @@
 
 #include "tests/objstore/scratch_dir.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::spill_test {
 namespace {
 
 using Buffer = std::vector<std::byte>;
@@ -186,4 +186,4 @@ TEST_F(SpillTest, FileIsKeptWhileItIsRead) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::spill_test

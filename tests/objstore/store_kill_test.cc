@@ -11,7 +11,7 @@
 #include "objstore/slab.h"
 #include "tests/objstore/store_harness.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::store_kill_test {
 namespace {
 
 constexpr ProcessId kReader = 1000;
@@ -134,4 +134,4 @@ TEST(StoreKillTest, PinsOfAKilledReaderAreGone) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::store_kill_test

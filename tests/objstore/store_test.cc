@@ -12,7 +12,7 @@
 
 #include "tests/objstore/store_harness.h"
 
-namespace sheaf::objstore {
+namespace sheaf::objstore::store_test {
 namespace {
 
 constexpr uint64_t kMiB = StoreHarness::kMiB;
@@ -340,4 +340,4 @@ TEST(StoreTest, RandomPutsGetsAndDropsKeepEveryByte) {
 }
 
 }  // namespace
-}  // namespace sheaf::objstore
+}  // namespace sheaf::objstore::store_test

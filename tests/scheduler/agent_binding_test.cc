@@ -4,7 +4,7 @@
 #include "machines.h"
 #include "topology_fixture.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::agent_binding_test {
 namespace {
 
 using namespace testing;
@@ -155,4 +155,4 @@ TEST(AgentBindingTest, DeadWorkersGiveTheirCoresBackOnce) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::agent_binding_test

@@ -3,7 +3,7 @@
 
 #include "machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::agent_fairness_test {
 namespace {
 
 using namespace testing;
@@ -128,4 +128,4 @@ TEST(AgentFairnessTest, LongWaitIsExplained) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::agent_fairness_test

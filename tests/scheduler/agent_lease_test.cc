@@ -3,7 +3,7 @@
 
 #include "machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::agent_lease_test {
 namespace {
 
 using namespace testing;
@@ -405,4 +405,4 @@ TEST(AgentLeaseTest, TicksComeToRest) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::agent_lease_test

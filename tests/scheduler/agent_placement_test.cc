@@ -3,7 +3,7 @@
 
 #include "machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::agent_placement_test {
 namespace {
 
 using namespace testing;
@@ -262,4 +262,4 @@ TEST(AgentGroupTest, ActorInsideGoesWithTheGroup) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::agent_placement_test

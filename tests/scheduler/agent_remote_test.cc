@@ -3,7 +3,7 @@
 
 #include "tests/scheduler/machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::agent_remote_test {
 namespace {
 
 using namespace testing;
@@ -396,4 +396,4 @@ TEST_F(AgentRemoteTest, AWaitingActorIsGivenBackAndARunningOneIsNot) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::agent_remote_test

@@ -11,7 +11,7 @@
 
 #include "topology_fixture.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::binder_test {
 namespace {
 
 using testing::machine;
@@ -319,4 +319,4 @@ TEST(BinderTest, RandomLeasesKeepTheRules) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::binder_test

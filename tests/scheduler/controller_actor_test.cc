@@ -2,7 +2,7 @@
 
 #include "machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::controller_actor_test {
 namespace {
 
 using namespace testing;
@@ -329,4 +329,4 @@ TEST_F(ControllerActorTest, DeadOnesAreForgottenInTheEnd) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::controller_actor_test

@@ -2,7 +2,7 @@
 
 #include "machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::controller_group_test {
 namespace {
 
 using namespace testing;
@@ -206,4 +206,4 @@ TEST_F(ControllerGroupTest, LostNodeMeansRescheduling) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::controller_group_test

@@ -2,7 +2,7 @@
 
 #include "machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::controller_job_test {
 namespace {
 
 using namespace testing;
@@ -213,4 +213,4 @@ TEST_F(ControllerJobTest, StrangeRecordsAreReportedAndSkipped) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::controller_job_test

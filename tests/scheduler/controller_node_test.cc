@@ -3,7 +3,7 @@
 
 #include "tests/scheduler/machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::controller_node_test {
 namespace {
 
 using namespace testing;
@@ -227,4 +227,4 @@ TEST(ControllerNodeTest, ViewsHoldEverybodyAtFirstAndThenWhatChanged) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::controller_node_test

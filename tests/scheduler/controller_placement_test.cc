@@ -3,7 +3,7 @@
 
 #include "tests/scheduler/machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::controller_placement_test {
 namespace {
 
 using namespace testing;
@@ -279,4 +279,4 @@ TEST_F(ControllerPlacementTest, NodesThatDoNotComeBackAreDeclaredDead) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::controller_placement_test

@@ -3,7 +3,7 @@
 
 #include "tests/scheduler/machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::controller_quarrel_test {
 namespace {
 
 using namespace testing;
@@ -139,4 +139,4 @@ TEST_F(ControllerQuarrelTest, TheHeadsOwnLinkIsNotForAQuarrel) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::controller_quarrel_test

@@ -4,7 +4,7 @@
 
 #include "tests/scheduler/machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::controller_restart_test {
 namespace {
 
 using namespace testing;
@@ -280,4 +280,4 @@ TEST(ControllerIdentityTest, AJournalKeepsItsNameAndItsAddress) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::controller_restart_test

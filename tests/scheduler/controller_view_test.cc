@@ -4,7 +4,7 @@
 
 #include "tests/scheduler/machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::controller_view_test {
 namespace {
 
 using namespace testing;
@@ -136,4 +136,4 @@ TEST_F(ControllerViewTest, AClusterThatGrowsAndShrinksForgetsAndTellsAllAgain) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::controller_view_test

@@ -6,7 +6,7 @@
 
 #include "machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::group_plan_test {
 namespace {
 
 using namespace testing;
@@ -67,4 +67,4 @@ TEST(GroupPlanTest, BundleLabelsAndKeptBundlesAreRespected) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::group_plan_test

@@ -15,7 +15,7 @@
 #include <fstream>
 #include <mutex>
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::journal_test {
 namespace {
 
 class Completions {
@@ -301,4 +301,4 @@ TEST(MemoryJournalTest, CrashForgetsWhatWasNotSynced) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::journal_test

@@ -4,7 +4,7 @@
 #include "scheduler/node_lease.h"
 #include "tests/scheduler/machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::node_messages_test {
 namespace {
 
 using namespace testing;
@@ -87,4 +87,4 @@ TEST(NodeLeaseTest, ItEndsBeforeTheControllerGivesItUp) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::node_messages_test

@@ -4,7 +4,7 @@
 
 #include "machines.h"
 
-namespace sheaf::scheduler {
+namespace sheaf::scheduler::resources_test {
 namespace {
 
 using testing::cpus;
@@ -116,4 +116,4 @@ TEST(LabelsTest, FollowRaysSyntax) {
 }
 
 }  // namespace
-}  // namespace sheaf::scheduler
+}  // namespace sheaf::scheduler::resources_test
