@@ -20,10 +20,25 @@ function(sheaf_existing_sources out)
   set(${out} ${kept} PARENT_SCOPE)
 endfunction()
 
-# sheaf_module(<folder> SOURCES a.cc ... LINK lower_module ...): one static target per folder, named sheaf_<folder>.
+# In a unity build these sources are compiled together, and with no others.
+function(sheaf_unity_group label)
+  set(batch "${CMAKE_UNITY_BUILD_BATCH_SIZE}")
+  if(NOT batch GREATER 0)
+    set(batch 8)   # CMake's own
+  endif()
+  set(count 0)
+  foreach(source IN LISTS ARGN)
+    math(EXPR number "${count} / ${batch}")
+    set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${label}_${number})
+    math(EXPR count "${count} + 1")
+  endforeach()
+endfunction()
+
+# sheaf_module(<folder> SOURCES a.cc ... [ALTERED b.cc ...] LINK lower_module ...): one static target per folder, named
+# sheaf_<folder>. ALTERED: those of its sources in place of which tests link others (cmake/SheafMutants.cmake).
 # Link third-party libraries only where a source includes them; what a folder links, libsheaf.so links.
 function(sheaf_module name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;ALTERED;LINK" ${ARGN})
   sheaf_existing_sources(sources ${ARG_SOURCES})
   if(sources)
     add_library(sheaf_${name} STATIC ${sources})
@@ -31,6 +46,12 @@ function(sheaf_module name)
   else()
     add_library(sheaf_${name} INTERFACE)
     set(scope INTERFACE)
+  endif()
+  if(ARG_ALTERED)
+    list(REMOVE_ITEM sources ${ARG_ALTERED})
+    sheaf_unity_group(altered ${ARG_ALTERED})
+    sheaf_unity_group(other ${sources})
+    set_target_properties(sheaf_${name} PROPERTIES UNITY_BUILD_MODE GROUP SHEAF_ALTERED "${ARG_ALTERED}")
   endif()
   target_include_directories(sheaf_${name} ${scope} $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
   target_link_libraries(sheaf_${name} ${scope} ${ARG_LINK})
@@ -75,10 +96,10 @@ function(sheaf_shared_library)
   target_compile_features(sheaf PUBLIC cxx_std_20)
 endfunction()
 
-# sheaf_test(<name> SOURCES a.cc ... LINK module ... [LABELS unit ...] [SEPARATE]): one GoogleTest binary known to ctest.
-# SEPARATE: its sources use the same names for different things, so a unity build leaves them alone.
+# sheaf_test(<name> SOURCES a.cc ... LINK module ... [LABELS unit ...]): one GoogleTest binary known to ctest.
+# Sources that use the same names for different things have a namespace each: a unity build compiles them together.
 function(sheaf_test name)
-  cmake_parse_arguments(ARG "SEPARATE" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
   sheaf_existing_sources(sources ${ARG_SOURCES})
   if(NOT sources)
     return()
@@ -86,9 +107,6 @@ function(sheaf_test name)
   add_executable(${name} ${sources})
   # A fifth less time to compile than -O2. Not -O0: its copies of templates would serve the library, too.
   target_compile_options(${name} PRIVATE -O1)
-  if(ARG_SEPARATE)
-    set_target_properties(${name} PROPERTIES UNITY_BUILD OFF)
-  endif()
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} GTest::gtest_main GTest::gtest Threads::Threads)
   if(NOT ARG_TIMEOUT)

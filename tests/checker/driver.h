@@ -2,7 +2,8 @@
 //   (nothing)             all plans: small ones to their ends, of the others the first states
 //   --plan NAME           one of them
 //   --limit N             so many states of each at most; those left out are said
-//   --expect INVARIANT    succeeds when that one is violated (for programs built from mutants)
+//   --expect INVARIANT    succeeds when that one is violated
+//   --defect NAME         has that defect (in the program whose name ends in _defects)
 // A plan is a Model's configuration with a name and a limit of its own.
 #pragma once
 
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "tests/checker/explore.h"
+#include "tests/sim/defect.h"
 
 namespace sheaf::checker {
 
@@ -36,6 +38,7 @@ int check_plans(int argc, char** argv, const std::vector<Plan>& plans, const cha
     if (name == "--plan") only = argv[i + 1];
     else if (name == "--limit") limit = std::stoull(argv[i + 1]);
     else if (name == "--expect") expect = argv[i + 1];
+    else if (name == "--defect") sim::chosen_defect = argv[i + 1];
   }
   const auto begin = std::chrono::steady_clock::now();
   Totals totals;

@@ -4,7 +4,8 @@
 //   --nodes N --tasks T [--submitters S]
 //                           one run without faults: what control costs at that size
 //   --most M                with it: fails when a task costs more than M control messages
-//   --expect ORACLE         succeeds when that oracle is violated (for programs built from mutants)
+//   --expect ORACLE         succeeds when that oracle is violated
+//   --defect NAME           has that defect (in cluster_sim_defects)
 #include <fmt/format.h>
 
 #include <chrono>
@@ -12,6 +13,7 @@
 #include <string>
 
 #include "tests/sim/cluster.h"
+#include "tests/sim/defect.h"
 
 namespace {
 
@@ -40,6 +42,7 @@ Arguments parse(int argc, char** argv) {
     else if (name == "--most") out.most = std::stod(value());
     else if (name == "--trace") out.trace = true;
     else if (name == "--expect") out.expect = value();
+    else if (name == "--defect" && i + 1 < argc) sheaf::sim::chosen_defect = argv[++i];
     else if (name == "--seed") {
       out.first = std::stoull(value());
       out.seeds = 1;

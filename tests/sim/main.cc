@@ -1,7 +1,8 @@
 // scheduler_sim: runs many seeds and says what it saw.
 //   --seeds N [--first F]   seeds F .. F+N-1; every tenth runs twice and must leave the same trace
 //   --seed S [--trace]      replays one
-//   --expect ORACLE         succeeds when that oracle is violated (for programs built from mutants)
+//   --expect ORACLE         succeeds when that oracle is violated
+//   --defect NAME           has that defect (in scheduler_sim_defects)
 #include <fmt/format.h>
 
 #include <chrono>
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <string>
 
+#include "tests/sim/defect.h"
 #include "tests/sim/world.h"
 
 namespace {
@@ -36,6 +38,7 @@ Arguments parse(int argc, char** argv) {
       out.seeds = 1;
     } else if (name == "--trace") out.trace = true;
     else if (name == "--expect") out.expect = value(i);
+    else if (name == "--defect" && i + 1 < argc) sheaf::sim::chosen_defect = argv[++i];
   }
   return out;
 }
