@@ -22,6 +22,7 @@ ActorClient& ActorClients::get(const ActorId& id) {
   if (!entry) {
     entry = std::make_unique<ActorClient>();
     entry->id = id;
+    living_.insert(entry.get());
   }
   return *entry;
 }
@@ -178,7 +179,7 @@ void ActorClients::send_ready(ActorClient& a) {
 }
 
 void ActorClients::send_all() {
-  for (auto& [id, a] : actors_) {
+  for (ActorClient* a : living_) {
     bool queued = false;
     for (const ActorLine& line : a->lines) queued |= line.queue.size > 0;
     if (queued) send_ready(*a);
@@ -286,6 +287,7 @@ void ActorClients::peer_down(Peer& peer) {
 }
 
 void ActorClients::fail_all(ActorClient& a) {
+  living_.erase(&a);
   auto fail = [&](TaskList& list) {
     while (Task* task = list.head) {
       list.remove(task);

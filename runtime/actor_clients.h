@@ -9,6 +9,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "runtime/daemon_link.h"
@@ -86,6 +87,7 @@ class ActorClients {
 
   Runtime::Impl& rt_;
   std::map<ActorId, std::unique_ptr<ActorClient>> actors_;
+  std::set<ActorClient*> living_;   // of them, who are not known to be dead: only they may have calls to send
   std::map<Task*, Creation> creations_;
 };
 

@@ -214,7 +214,8 @@ void Controller::on(const ClientLeft& event) {
   }
   for (const ActorId& id : never_created) refuse_early(id, "its creator died before it existed");
   std::vector<ActorId> held;
-  for (auto& [id, actor] : actors_) {
+  for (const ActorId& id : living_) {   // the dead, ten thousand of them, have neither
+    ActorInfo& actor = actors_.at(id);
     actor.subscribers.erase(event.process);
     if (actor.holders.contains(event.process)) held.push_back(id);
   }

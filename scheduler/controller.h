@@ -518,6 +518,7 @@ class Controller {
   std::map<JobId, JobInfo> jobs_;
   std::deque<JobId> ended_jobs_;                                   // oldest first
   std::map<ActorId, ActorInfo> actors_;
+  std::set<ActorId> living_;           // those of actors_ that are not dead
   std::map<std::pair<std::string, std::string>, ActorId> names_;   // {namespace, name}
   std::map<ActorId, EarlyInterest> early_;                         // in actors yet to be created
   std::map<ProcessId, uint64_t> forgotten_;   // newest dead actor of a creator that was dropped

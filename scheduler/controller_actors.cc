@@ -38,6 +38,7 @@ void Controller::on(const Request<protocol::ActorCreate>& event) {
     return;
   }
   ActorInfo& actor = actors_[spec->actor];
+  living_.insert(spec->actor);
   actor.spec = spec;
   actor.job = client->second.job;
   if (auto early = early_.extract(spec->actor)) {
@@ -246,6 +247,7 @@ void Controller::actor_lost(ActorId id, ActorInfo& actor, const ErrorRecord& cau
 void Controller::end_actor(ActorId id, ActorInfo& actor, ErrorRecord cause, bool erase_record) {
   if (actor.state == ActorState::kDead) return;
   actor.state = ActorState::kDead;
+  living_.erase(id);
   actor.cause = std::move(cause);
   actor.process = kNoProcess;
   actor.unheld_since.reset();

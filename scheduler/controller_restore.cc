@@ -201,6 +201,7 @@ void Controller::restore_actor(ActorInfo saved) {
     return;
   }
   actor.state = ActorState::kRestarting;
+  living_.insert(spec.actor);
   if (!spec.name.empty()) names_[{spec.name_space, spec.name}] = spec.actor;
   unplaced_.insert(spec.actor);
 }

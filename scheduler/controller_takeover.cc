@@ -115,6 +115,7 @@ void Controller::take_over_actor(const NodeId& node, const LiveActor& live) {
                           live.actor};
   if (!wanted) return send(node, ReleaseActor{live.actor, live.incarnation, false, cause});
   ActorInfo& actor = actors_[live.actor];
+  living_.insert(live.actor);
   if (unknown) {
     actor.spec = live.spec;
     actor.job = live.job;
