@@ -427,7 +427,9 @@ bool Executor::reply_small(const Incoming& task, const ReturnValue& value, int64
   Head head{{task.id.lo, static_cast<uint32_t>(std::min<int64_t>(us, UINT32_MAX)), flagged(ReplyStatus::kOk), 1},
             ValueState::kInline, 0, static_cast<uint32_t>(value.inline_bytes.size())};
   Peer* peer = rt_.peers.find(task.caller);
-  if (peer) peer->lane.send(static_cast<uint16_t>(LaneType::kReply), std::as_bytes(std::span(&head, 1)), value.inline_bytes);
+  if (!peer) return true;
+  bool more = !queue_.empty();   // whose answers will wake the caller
+  peer->lane.send(static_cast<uint16_t>(LaneType::kReply), std::as_bytes(std::span(&head, 1)), value.inline_bytes, 0, more);
   return true;
 }
 

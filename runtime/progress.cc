@@ -105,8 +105,11 @@ bool Progress::sleep(Deadline slice_end, Deadline deadline) {
     --followers_;
   } else {
     leading_ = true;
+    const auto now = Clock::now();
+    const auto rest = rt_.submitter.rest_time(now);
     lock_.unlock();
-    bell_.wait(slice_end);
+    if (rest.count() > 0) bell_.rest(std::min(slice_end, now + rest));
+    else bell_.wait(slice_end);
     lock_.lock();
     leave_lead();
   }

@@ -156,6 +156,7 @@ void Submitter::handle_reply(Peer& peer, wire::Bytes payload) {
   Task* task = slot == kNoSlot ? nullptr : rt_.objects.at(slot).task;
   if (!task || task->cookie != head.cookie || task->peer != &peer) return;   // completed otherwise
   const bool early = task->early;
+  ++answers_;
   take_off(task);
   SchedClass* sched = peer.sched;
   if (sched) mark_dirty(*sched);

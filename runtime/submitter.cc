@@ -19,6 +19,11 @@ constexpr double kTaskUsMin = 0.5;   // what a worker needs for a task that does
 constexpr double kWakeUs = 25;
 constexpr double kTinyUs = 1.5;
 
+// Answers that come so often are taken in heaps, as long as every worker has work for longer.
+constexpr double kOftenUs = 25;
+constexpr std::chrono::microseconds kRest{100};
+constexpr double kRestBacklogUs = 200;
+
 constexpr bool is_power_of_two(uint32_t n) { return (n & (n - 1)) == 0; }
 bool is_tiny(const Template& t) { return *t.mean_us >= 0 && *t.mean_us < kTinyUs; }
 float estimate(const Template& t) { return static_cast<float>(std::max(*t.mean_us, kTaskUsMin)); }
@@ -365,6 +370,20 @@ void Submitter::tick(Deadline now) {
     request_leases(*c);
     if (c->queue.size > 0 && !c->leases.empty()) mark_dirty(*c);   // a lane that was full may have room again
   }
+}
+
+std::chrono::microseconds Submitter::rest_time(Deadline now) {
+  const double us = std::chrono::duration<double, std::micro>(now - std::exchange(answers_seen_at_, now)).count();
+  const auto n = static_cast<double>(answers_ - std::exchange(answers_seen_, answers_));
+  if (us > n * kOftenUs) return {};
+  bool busy = false, starving = false;
+  for (auto& [key, c] : classes_) {
+    for (Peer* p : c->leases) {
+      busy |= p->backlog_us > 0;
+      starving |= p->backlog_us < kRestBacklogUs;
+    }
+  }
+  return busy && !starving ? kRest : std::chrono::microseconds{};
 }
 
 void Submitter::return_all_leases() {

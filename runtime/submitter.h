@@ -94,6 +94,9 @@ class Submitter {
   // Idle leases, steal-back, level-triggered lease requests. Called every 1 to 20 ms.
   void tick(Deadline now);
   void return_all_leases();
+  // For how long the answers to come may lie, as they come often and nobody starves meanwhile. Zero: not at all. Asked
+  // before each sleep.
+  std::chrono::microseconds rest_time(Deadline now);
   bool busy() const { return in_flight_ > 0 || lease_count_ > 0 || !dirty_.empty(); }
   // No task waits, or is on its way, or runs.
   bool idle() const;
@@ -154,6 +157,9 @@ class Submitter {
   };
   std::map<ObjectId, Adoption> adoptions_;
   std::string scratch_;
+  uint64_t answers_ = 0;         // from workers
+  uint64_t answers_seen_ = 0;    // by the last rest_time(), and when that was
+  Deadline answers_seen_at_{};
   std::vector<Task*> followed_;  // sent since push_followers(), and waited for
 };
 

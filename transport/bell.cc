@@ -12,6 +12,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/cpu_pause.h"
 #include "core/futex.h"
 
 namespace sheaf::transport {
@@ -29,14 +30,6 @@ constexpr int kLongYieldSpins = 4;  // of SpinPolicy::yield_spin
 constexpr int kYieldRest = 32;
 thread_local Clock::time_point t_no_yield_before;
 
-void cpu_pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 BellState state_of(uint32_t word) { return static_cast<BellState>(word & kBellStateMask); }
 
 }  // namespace
@@ -50,7 +43,7 @@ struct BellRinger::Fifo {
   int fd;
 };
 
-void BellRinger::ring() {
+void BellRinger::ring(bool may_wait) {
   std::atomic<uint64_t>& word = block_->ready[lane_ / 64];
   uint64_t bit = uint64_t{1} << (lane_ % 64);
   // A set bit is left alone, but only a look after a full fence may be believed (Dekker): we stored
@@ -60,7 +53,12 @@ void BellRinger::ring() {
   // with it comes the record.
   if ((word.load(std::memory_order_relaxed) & bit) != 0) {
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    if ((word.load(std::memory_order_relaxed) & bit) != 0) return;
+    if ((word.load(std::memory_order_relaxed) & bit) != 0) {
+      // Set by a ring that may wait, perhaps: nobody else wakes a rest.
+      const uint32_t state = block_->state.load(std::memory_order_relaxed);
+      if (state_of(state) == BellState::kRests && !may_wait) end_rest(state);
+      return;
+    }
   }
   word.fetch_or(bit, std::memory_order_seq_cst);
 
@@ -73,7 +71,19 @@ void BellRinger::ring() {
   }
   // Dekker, second pair: bit, then state; the owner writes state, then reads the bits.
   uint32_t state = block_->state.load(std::memory_order_seq_cst);
-  if (state_of(state) != BellState::kAwake) wake_owner(state);
+  if (state_of(state) == BellState::kAwake) return;
+  if (state_of(state) != BellState::kRests) return wake_owner(state);
+  if (!may_wait) end_rest(state);
+}
+
+// The first to do so turns the rest into a sleep that is being woken, so that one wake suffices.
+// Out of line, as it is seldom needed.
+[[gnu::noinline]] void BellRinger::end_rest(uint32_t state) {
+  while (state_of(state) == BellState::kRests) {
+    uint32_t asleep = (state & ~kBellStateMask) | static_cast<uint32_t>(BellState::kFutex);
+    if (!block_->state.compare_exchange_strong(state, asleep + kBellCountStep)) continue;
+    return futex_wake(&block_->state, 1);
+  }
 }
 
 void BellRinger::wake_owner(uint32_t state) {
@@ -197,15 +207,24 @@ bool Bell::spin_before_sleep(Clock::time_point deadline) {
 
 bool Bell::wait(Clock::time_point deadline) {
   if (any_ready()) return true;
-  if (!spin_before_sleep(deadline)) {
-    uint32_t armed = arm(BellState::kFutex);
-    if (!scan_ready() && self_wake_.load(std::memory_order_seq_cst) == 0) {
-      futex_wait(&block_->state, armed, deadline);
-    }
-    disarm();
-  }
+  if (!spin_before_sleep(deadline)) sleep(BellState::kFutex, deadline);
   if (self_wake_.load(std::memory_order_relaxed) != 0) self_wake_.store(0);
   return any_ready();
+}
+
+bool Bell::rest(Clock::time_point deadline) {
+  if (any_ready()) return true;
+  sleep(BellState::kRests, deadline);
+  if (self_wake_.load(std::memory_order_relaxed) != 0) self_wake_.store(0);
+  return any_ready();
+}
+
+void Bell::sleep(BellState how, Clock::time_point deadline) {
+  uint32_t armed = arm(how);
+  if (!scan_ready() && self_wake_.load(std::memory_order_seq_cst) == 0) {
+    futex_wait(&block_->state, armed, deadline);
+  }
+  disarm();
 }
 
 void Bell::wake() {
@@ -213,10 +232,11 @@ void Bell::wake() {
   // Then state, as in ring(): the sleeper looks the other way round.
   self_wake_.store(1, std::memory_order_seq_cst);
   uint32_t state = block_->state.load(std::memory_order_seq_cst);
-  if (state_of(state) == BellState::kFutex) {
+  BellState how = state_of(state);
+  if (how == BellState::kFutex || how == BellState::kRests) {
     block_->state.fetch_add(kBellCountStep, std::memory_order_seq_cst);
     futex_wake(&block_->state, 1);
-  } else if (state_of(state) == BellState::kPollFd) {
+  } else if (how == BellState::kPollFd) {
     [[maybe_unused]] ssize_t written = write(poll_fd_, "", 1);
   }
   errno = saved_errno;

@@ -25,6 +25,7 @@ enum class BellState : uint32_t {
   kAwake = 0,   // polls; nobody needs to wake it
   kFutex = 1,   // sleeps on `state`
   kPollFd = 2,  // sleeps in poll/epoll on the wake fifo (event loops)
+  kRests = 3,   // sleeps on `state` for a short while; only what may not wait wakes it
 };
 
 // In shared memory; one page per process, allocated and zeroed by the daemon.
@@ -55,11 +56,13 @@ class BellRinger {
   BellRinger() = default;
   BellRinger(BellBlock* block, uint32_t lane) : block_(block), lane_(lane) {}
   // Call after what the owner shall find has been stored (release). Never blocks, never fails.
-  void ring();
+  // `may_wait`: an owner that rests finds it at the end of its rest.
+  void ring(bool may_wait = false);
 
  private:
   struct Fifo;
   void wake_owner(uint32_t state);
+  void end_rest(uint32_t state);
 
   BellBlock* block_ = nullptr;
   uint32_t lane_ = 0;
@@ -87,6 +90,8 @@ class Bell {
   // killed between its bit and its wake leaves us asleep until the next ring or the deadline:
   // choose deadlines that allow for it.
   bool wait(std::chrono::steady_clock::time_point deadline);
+  // Sleeps at once, through rings that may wait. The deadline is when they are looked at: soon.
+  bool rest(std::chrono::steady_clock::time_point deadline);
   // Spins only for `budget` (pause, no yield): for callers that hold a lock that others need (the
   // GIL). Returns any_ready().
   bool spin(std::chrono::nanoseconds budget);
@@ -105,6 +110,7 @@ class Bell {
  private:
   uint32_t arm(BellState how);
   void disarm();
+  void sleep(BellState how, std::chrono::steady_clock::time_point deadline);
   bool scan_ready();
 
   BellBlock* block_;

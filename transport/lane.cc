@@ -156,7 +156,7 @@ size_t Lane::write_fragments(uint16_t type, uint16_t flags, wire::Bytes head, wi
   }
 }
 
-void Lane::send(uint16_t type, wire::Bytes head, wire::Bytes body, uint16_t flags) {
+void Lane::send(uint16_t type, wire::Bytes head, wire::Bytes body, uint16_t flags, bool may_wait) {
   SHEAF_CHECK(type != kFillerType && (flags & ~kSenderFlags) == 0);
   const size_t total = head.size() + body.size();
   SHEAF_CHECK(total <= kMaxMessageBytes);
@@ -173,7 +173,7 @@ void Lane::send(uint16_t type, wire::Bytes head, wire::Bytes body, uint16_t flag
     copy_bytes(record + sizeof header + head.size(), body.data(), body.size());
     tx_head_ += need;
     tx_->head.store(tx_head_, std::memory_order_release);
-    return peer_.ring();
+    return peer_.ring(may_wait);
   }
   size_t sent = 0;
   if (overflow_.empty()) {

@@ -74,9 +74,10 @@ class Lane {
   Lane& operator=(Lane&&) = default;
 
   // Queues one message of at most kMaxMessageBytes: head and body are copied, one after the other.
-  // Rings the peer's bell. `type` is not 0xffff, `flags` fits 8 bits. Dropped when the lane is
-  // corrupt().
-  void send(uint16_t type, wire::Bytes head, wire::Bytes body = {}, uint16_t flags = 0);
+  // Rings the peer's bell; does not wake one that rests if it `may_wait`. `type` is not 0xffff,
+  // `flags` fits 8 bits. Dropped when the lane is corrupt().
+  void send(uint16_t type, wire::Bytes head, wire::Bytes body = {}, uint16_t flags = 0,
+            bool may_wait = false);
   // Moves overflow into the ring as far as it goes. True when nothing is left over. When something
   // is, the peer rings this lane after it has consumed: call flush() whenever the bell names the
   // lane.

@@ -283,6 +283,39 @@ TEST_F(EarlyTest, OtherOptionsAndKindsWait) {
   EXPECT_EQ(n, 3);
 }
 
+// Answers that come often may lie for a moment, unless some worker has nothing to do, or little.
+TEST_F(EarlyTest, CallersRestOnlyWhileAllWorkersHaveWork) {
+  auto counter = sheaf::actor<Counter>().num_cpus(0).remote(0);
+  sheaf::get(counter.task(&Counter::add).remote(0));
+  auto [a, b] = start_two(1, 2);
+  forget_running_times(600);
+  std::vector<Ref> behind;
+  for (int i = 0; i < 2; ++i) behind.push_back(sheaf::task(add).remote(i, i));
+  at_workers(4);
+  constexpr int kCalls = 100;
+  auto rest_after_calls = [&](std::chrono::microseconds each) {
+    auto start = sheaf::runtime::Clock::now();
+    {
+      Locked guard(engine());
+      engine().submitter.rest_time(start);
+    }
+    std::vector<Ref> calls;
+    for (int i = 0; i < kCalls; ++i) calls.push_back(counter.task(&Counter::add).remote(1));
+    EXPECT_TRUE(eventually([] { return in_flight() <= 4; }));   // the helper thread's work, as we do not wait
+    Locked guard(engine());
+    return engine().submitter.rest_time(start + kCalls * each).count();
+  };
+  EXPECT_GT(rest_after_calls(5us), 0);
+  EXPECT_EQ(rest_after_calls(500us), 0) << "for answers that come so seldom nobody rests";
+  release("go a");
+  EXPECT_EQ(sheaf::get(a, 20s), 1);
+  EXPECT_TRUE(eventually([] { return in_flight() <= 2; }));
+  EXPECT_EQ(rest_after_calls(5us), 0) << "a worker has nothing to do";
+  release("go b");
+  EXPECT_EQ(sheaf::get(b, 20s), 2);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(sheaf::get(behind[static_cast<size_t>(i)], 20s), 2 * i);
+}
+
 // Sums over random earlier tasks while workers are killed: every value is right, and nothing is left queued.
 TEST_F(EarlyTest, RandomGraphsSurviveKilledWorkers) {
   uint64_t seed = std::random_device()();

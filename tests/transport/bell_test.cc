@@ -28,6 +28,9 @@ constexpr SpinPolicy kNoSpin{std::chrono::nanoseconds(0), std::chrono::nanosecon
 struct BellFixture {
   LaneRegion region = make_region(1 << 20);
   BellBlock* block = region.at<BellBlock>(allocate(region, sizeof(BellBlock)));
+  void until(BellState state) const {
+    while ((block->state & kBellStateMask) != static_cast<uint32_t>(state)) usleep(100);
+  }
 };
 
 struct TempDir {
@@ -173,6 +176,83 @@ TEST(BellTest, ARingerKilledBeforeItsWakeDoesNotMuteTheNextOne) {
   EXPECT_TRUE(woken);
   bell.wake();
   owner.join();
+}
+
+// Rests for up to 30 s on a thread of its own.
+class Resting {
+ public:
+  explicit Resting(BellFixture& f) : bell_(f.block, kNoSpin) {
+    f.until(BellState::kRests);
+  }
+  ~Resting() { thread_.join(); }
+  Bell& bell() { return bell_; }
+  bool over() const { return over_; }
+  bool ends_early() {
+    while (!over_ && Clock::now() < start_ + kEarly) usleep(100);
+    return over_;
+  }
+
+ private:
+  Bell bell_;
+  std::atomic<bool> over_{false};
+  Clock::time_point start_ = Clock::now();
+  std::thread thread_{[this] {
+    bell_.rest(start_ + seconds(30));
+    over_ = true;
+  }};
+};
+
+TEST(BellTest, ARestGoesOnThroughRingsThatMayWait) {
+  BellFixture f;
+  BellRinger one(f.block, 1), two(f.block, 2);
+  {
+    Resting owner(f);
+    one.ring(true);
+    two.ring(true);
+    one.ring(true);
+    usleep(20000);
+    EXPECT_FALSE(owner.over());
+    one.ring();   // finds its bit set already
+    EXPECT_TRUE(owner.ends_early());
+    EXPECT_TRUE(owner.bell().any_ready());
+    std::set<uint32_t> drained;
+    owner.bell().for_each_ready([&](uint32_t lane) { return drained.insert(lane), true; });
+    EXPECT_EQ(drained, (std::set<uint32_t>{1, 2}));
+    EXPECT_EQ(f.block->state & kBellStateMask, 0u);
+  }
+  {
+    Resting owner(f);
+    two.ring();   // the first of its lane
+    EXPECT_TRUE(owner.ends_early());
+    owner.bell().for_each_ready([](uint32_t) { return true; });
+  }
+  Resting owner(f);
+  owner.bell().wake();
+  EXPECT_TRUE(owner.ends_early());
+}
+
+TEST(BellTest, ARestEndsAtItsDeadlineAndLooks) {
+  BellFixture f;
+  Bell bell(f.block, kNoSpin);
+  EXPECT_FALSE(bell.rest(Clock::now() + milliseconds(2)));
+  std::thread ringer([&] {
+    f.until(BellState::kRests);
+    BellRinger(f.block, 3).ring(true);
+  });
+  EXPECT_TRUE(bell.rest(Clock::now() + milliseconds(500)));
+  ringer.join();
+  EXPECT_TRUE(bell.rest(Clock::now() + seconds(30)));   // at once
+  EXPECT_EQ(f.block->state & kBellStateMask, 0u);
+  // To an owner that sleeps all rings are the same.
+  bell.for_each_ready([](uint32_t) { return true; });
+  std::thread late([&] {
+    f.until(BellState::kFutex);
+    BellRinger(f.block, 3).ring(true);
+  });
+  auto start = Clock::now();
+  EXPECT_TRUE(bell.wait(start + seconds(30)));
+  EXPECT_LT(Clock::now() - start, kEarly);
+  late.join();
 }
 
 TEST(BellTest, SpinEndsWithTheBudgetOrTheFirstBit) {
