@@ -14,9 +14,9 @@ using protocol::MessageType;
 namespace {
 
 constexpr double kTaskUsMin = 0.5;   // what a worker needs for a task that does nothing
-// Tiny tasks go to one worker until it has this much to do: to wake another would take as long, and cost the submitter
-// more than the tasks themselves.
-constexpr double kWakeUs = 25;
+// Tiny tasks go to one worker until it has this much to do: to wake another would cost the submitter more than the tasks
+// themselves, and where cores are few that one spins for its next task on the submitter's.
+constexpr double kWakeUs = 150;
 constexpr double kTinyUs = 1.5;
 
 // Answers that come so often are taken in heaps, as long as every worker has work for longer.
