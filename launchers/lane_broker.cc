@@ -1,13 +1,11 @@
 #include "launchers/lane_broker.h"
 
+#include "launchers/ring_pair.h"
+
 namespace sheaf::launchers {
 
 using transport::LaneInfo;
 using transport::RingBlock;
-
-namespace {
-constexpr size_t kPairBytes = 2 * sizeof(RingBlock);
-}
 
 LaneInfo LaneBroker::PairLane::info(int end, Clients& clients) const {
   const End& own = ends[end];

@@ -1,6 +1,7 @@
 #include "launchers/relays.h"
 
 #include "launchers/mesh.h"
+#include "launchers/ring_pair.h"
 
 namespace sheaf::launchers {
 
@@ -8,7 +9,6 @@ using transport::LaneInfo;
 using transport::RingBlock;
 
 namespace {
-constexpr size_t kRelayBytes = 2 * sizeof(RingBlock);
 constexpr size_t kPartBytes = kMeshMessageBytesMax / 2;
 }  // namespace
 
@@ -20,13 +20,13 @@ Result<Relays::Link> Relays::open(Client& local, ProcessId remote) {
     Relay relay;
     relay.local = local.id;
     relay.remote = remote;
-    SHEAF_ASSIGN(relay.offset, region_.allocate(kRelayBytes));
+    SHEAF_ASSIGN(relay.offset, region_.allocate(kPairBytes));
     relay.daemon_number = clients_.take_daemon_lane();
     relay.client_number = local.lane_numbers.take();
     auto give_up = [&](Status why) {
       if (relay.daemon_number != 0) clients_.give_back_daemon_lane(relay.daemon_number);
       if (relay.client_number != 0) local.lane_numbers.give_back(relay.client_number);
-      region_.release(relay.offset, kRelayBytes);
+      region_.release(relay.offset, kPairBytes);
       return why;
     };
     if (relay.daemon_number == 0 || relay.client_number == 0)
@@ -158,7 +158,7 @@ void Relays::release_if_done(const Key& key) {
   clients_.give_back_daemon_lane(relay.daemon_number);
   if (Client* client = clients_.find(relay.local))
     client->lane_numbers.give_back(relay.client_number);
-  region_.release(relay.offset, kRelayBytes);
+  region_.release(relay.offset, kPairBytes);
   auto locals = locals_.find(relay.remote);
   locals->second.erase(relay.local);
   if (locals->second.empty()) locals_.erase(locals);

@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "core/cpu_pause.h"
+
 namespace sheaf::objstore {
 namespace {
 
@@ -24,12 +26,6 @@ bool identity_matches(const std::byte* base, const Locator& locator, const Objec
   auto* header = reinterpret_cast<const ObjectHeader*>(base + locator.offset);
   return header->id == id && header->generation == locator.generation &&
          header->length == locator.length;
-}
-
-void relax() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
 }
 
 uint64_t hash_key(uint64_t key) {
@@ -60,7 +56,7 @@ class PinTable::SpinGuard {
  public:
   explicit SpinGuard(std::atomic_flag& flag) : flag_(flag) {
     while (flag_.test_and_set(std::memory_order_acquire)) {
-      while (flag_.test(std::memory_order_relaxed)) relax();
+      while (flag_.test(std::memory_order_relaxed)) cpu_pause();
     }
   }
   ~SpinGuard() { flag_.clear(std::memory_order_release); }

@@ -1,10 +1,11 @@
 // The lock of the runtime's tables. Held for tens of nanoseconds; a waiter yields soon, as the holder may share its core.
 #pragma once
 
-#include <immintrin.h>
 #include <sched.h>
 
 #include <atomic>
+
+#include "core/cpu_pause.h"
 
 namespace sheaf::runtime {
 
@@ -14,7 +15,7 @@ class SpinLock {
     int spins = 0;
     while (locked_.exchange(true, std::memory_order_acquire)) {
       while (locked_.load(std::memory_order_relaxed)) {
-        if (++spins < kPauseSpins) _mm_pause();
+        if (++spins < kPauseSpins) cpu_pause();
         else sched_yield();
       }
     }

@@ -4,20 +4,12 @@
 #include <algorithm>
 
 #include "scheduler/controller.h"
+#include "scheduler/own_pause.h"
 
 namespace sheaf::scheduler {
 
 using protocol::ErrorKind;
 using protocol::ErrorRecord;
-
-namespace {
-
-// A lease timer that fires this late says that this process stood still, not the node: what the
-// node has sent meanwhile is heard first.
-constexpr Time kOwnPause = std::chrono::milliseconds(100);
-constexpr Time kHearFirst = std::chrono::milliseconds(500);
-
-}  // namespace
 
 void Controller::send(const NodeId& node, NodeMessage message) {
   auto it = nodes_.find(node);

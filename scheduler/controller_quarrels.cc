@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "scheduler/controller.h"
+#include "scheduler/own_pause.h"
 
 namespace sheaf::scheduler {
 
@@ -18,10 +19,6 @@ using protocol::ErrorKind;
 using protocol::ErrorRecord;
 
 namespace {
-// As for leases: a timer this late says that this process stood still. What it missed comes first.
-constexpr Time kPauseOfOurs = std::chrono::milliseconds(100);
-constexpr Time kHearAgain = std::chrono::milliseconds(500);
-
 Time patience(const ControllerConfig& config) { return config.lease_time; }
 
 }  // namespace
@@ -54,8 +51,8 @@ void Controller::forget_quarrels_of(uint16_t number) {
 // the one with the fewest actors, then the youngest: until none is left between those who stay. Who
 // has not been heard lately may be the one that is cut off: its lease decides about it first.
 void Controller::review_quarrels(Time due) {
-  if (now_ > due + kPauseOfOurs) {
-    if (!quarrels_.empty()) set_timer(now_ + kHearAgain, Timer::Kind::kQuarrel, 0, 0);
+  if (now_ > due + kOwnPause) {
+    if (!quarrels_.empty()) set_timer(now_ + kHearFirst, Timer::Kind::kQuarrel, 0, 0);
     return;
   }
   const Time heard_lately = now_ - config_.lease_time / 3;

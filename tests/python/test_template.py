@@ -42,6 +42,9 @@ class Template:
     def line(self) -> list[str]:
         return self.channel.recv(65536).decode().split(" ", 3)
 
+    def take_job(self) -> None:
+        self.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+
     def ask(self, token: int, fds: list[int], path: str = "/nowhere") -> None:
         request = {"cmd": "fork", "token": token, "socket": path, "session_dir": "/"}
         request.update(runtime_env="", language="python")
@@ -72,11 +75,19 @@ def start():
         template.process.wait()
 
 
+@pytest.fixture
+def start_with(start, tmp_path, monkeypatch):
+    """Starts a template that preloads a module of `tmp_path`."""
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    return lambda module: start(preload=module)
+
+
 def test_requests_that_come_together_get_a_worker_each(start):
     template = start()
     # Stopped, so that all requests lie there when it looks.
     os.kill(template.process.pid, signal.SIGSTOP)
-    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    template.take_job()
     pipes = {token: (os.pipe(), os.pipe()) for token in range(1, 6)}
     for token, (out, err) in pipes.items():
         template.ask(token, [out[1], err[1]])
@@ -109,15 +120,13 @@ def test_what_is_no_request_is_answered_and_the_end_of_the_channel_ends_it(start
     assert template.process.wait(10) == 0
 
 
-def test_a_template_with_threads_does_not_fork(start, tmp_path, monkeypatch):
+def test_a_template_with_threads_does_not_fork(start_with, tmp_path):
     (tmp_path / "starts_a_thread.py").write_text(
         "import threading, time\n"
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
     )
-    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    template = start(preload="starts_a_thread")
-    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    template = start_with("starts_a_thread")
+    template.take_job()
     out, into = os.pipe()
     template.ask(3, [into, into])
     os.close(into)
@@ -129,7 +138,7 @@ def test_a_template_with_threads_does_not_fork(start, tmp_path, monkeypatch):
 def test_many_forks(start):
     """The template's pages are made large ones on the way; what workers find there is the same."""
     template = start()
-    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    template.take_job()
     ended = 0
     for token in range(1, 101):
         out, into = os.pipe()
@@ -154,24 +163,20 @@ def worker_output(template: Template, token: int) -> bytes:
     return text
 
 
-def test_functions_that_modules_want_to_run_after_a_fork_run_in_workers(
-    start, tmp_path, monkeypatch
-):
+def test_functions_that_modules_want_to_run_after_a_fork_run_in_workers(start_with, tmp_path):
     (tmp_path / "has_hooks.py").write_text(
         "import os, random\n"
         "os.register_at_fork(after_in_child=lambda: os.write(1, random.randbytes(8)))\n"
     )
-    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    template = start(preload="has_hooks")
-    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    template = start_with("has_hooks")
+    template.take_job()
     first, second = worker_output(template, 1), worker_output(template, 2)
     assert len(first) == len(second) == 8 and first != second, "random is seeded anew, too"
 
 
 def test_a_request_with_other_fields_is_read_anew(start, tmp_path):
     template = start()
-    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    template.take_job()
     for token, path in enumerate(["/nowhere", "/nowhere", "/elsewhere"], 1):
         out, into = os.pipe()
         template.ask(token, [into, into], path)
@@ -193,7 +198,7 @@ def test_what_is_allocated_behind_filled_gaps_lies_together():
 
 def test_workers_die_with_their_template(start):
     template = start()
-    template.channel.send(json.dumps({"cmd": "job", "job": JOB}).encode())
+    template.take_job()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     path = f"/tmp/sheaf-test-{os.getpid()}.sock"
     listener.bind(path)
