@@ -56,7 +56,8 @@ struct AgentConfig {
   Time report_interval = std::chrono::milliseconds(100);
   // A request that would run better elsewhere leaves what this node has free alone for so long.
   Time locality_wait = std::chrono::milliseconds(50);
-  // A node named in a request may be new: it is refused when it is not in the view by then.
+  // A node named in a request may be new: when it is not in the view by then, the request is
+  // refused, or runs elsewhere if it may.
   Time unknown_node_grace = std::chrono::milliseconds(500);
   // Among so many nodes that may have room plans are made so often, not after every event.
   size_t nodes_planned_at_once = 64;
@@ -434,7 +435,8 @@ class Agent {
   bool plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, ResourceMap& here,
                  std::map<uint16_t, ResourceMap>& free);
   SpillRequest spill_request(const FlowInfo& flow, uint32_t wanted, ResourceMap& here);
-  uint32_t left_to_others(const FlowInfo& flow) const;
+  bool awaits_its_node(ProcessId client, const FlowInfo& flow) const;
+  uint32_t left_to_others(ProcessId client, const FlowInfo& flow) const;
   bool feasible_elsewhere(const ResourceMap& request, const protocol::Strategy& strategy) const;
   bool knows_all_loads() const;
   std::vector<WantedRoom> wanted_room() const;
@@ -528,7 +530,7 @@ class Agent {
   ClusterMap cluster_;
   std::map<uint64_t, RemoteLease> remote_leases_;  // of this node's clients
   std::map<PlacementGroupId, std::vector<uint16_t>> group_nodes_;   // by bundle
-  std::set<std::string> lost_nodes_;               // hex ids of the dead
+  std::set<std::string> absent_nodes_;             // hex ids of the dead and the awaited in vain
   std::set<ProcessId> dead_clients_;               // of this node, the last ones
   std::deque<ProcessId> dead_in_order_;
   uint16_t spread_turn_ = 0;                       // the node that had the last one

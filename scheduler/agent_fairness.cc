@@ -220,10 +220,7 @@ std::optional<Time> Agent::next_tick() const {
     if (starving(key, flow)) at(flow.last_recall + config_.starve_after);
     if (flow.next_unmetered > now_) at(flow.next_unmetered);
     if (flow.elsewhere_first > 0 && flow.elsewhere_until > now_) at(flow.elsewhere_until);
-    if (belongs_elsewhere(flow.spec.strategy) && config_.number != 0) {
-      const Time refusal = flow.waiting_since + config_.unknown_node_grace;
-      if (refusal > now_) at(refusal);
-    }
+    if (awaits_its_node(key.first, flow)) at(flow.waiting_since + config_.unknown_node_grace);
     for (const auto& [number, until] : flow.avoid) at(until);
   }
   for (const auto& [order, wait] : waiting_) {

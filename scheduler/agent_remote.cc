@@ -86,7 +86,7 @@ void Agent::on(const NodeGone& message) {
   const RemoteNode* known = cluster_.find(message.number);
   const bool succeeded = known != nullptr && known->view.incarnation != message.incarnation;
   cluster_.remove(message.number, message.incarnation);
-  lost_nodes_.insert(to_hex(message.node));
+  absent_nodes_.insert(to_hex(message.node));
   std::vector<uint64_t> ended;
   for (const auto& [id, lease] : remote_leases_) {
     const bool theirs = lease.number == message.number &&
@@ -219,14 +219,15 @@ bool Agent::plan_flow(const FlowKey& key, FlowInfo& flow, uint32_t wanted, Resou
   const bool at_home = strategy.kind == StrategyKind::kNodeAffinity &&
                        strategy.node == to_hex(config_.node) &&
                        (!strategy.soft || feasible(flow.spec.resources, strategy));
-  if (wanted > 0 && !at_home) {
+  const bool awaited = awaits_its_node(key.first, flow);
+  if (wanted > 0 && !at_home && !awaited) {
     SpillRequest request = spill_request(flow, wanted, here);
     plan = plan_spill(request, cluster_, free);
+    const bool unknown = strategy.kind == StrategyKind::kNodeAffinity &&
+                         !cluster_.find(strategy.node);
+    if (unknown) absent_nodes_.insert(strategy.node);   // it is awaited once
   }
-  if (plan.no_such_node) {
-    if (lost_nodes_.contains(strategy.node)) return false;
-    if (now_ >= flow.waiting_since + config_.unknown_node_grace) return false;
-  }
+  if (plan.no_such_node) return false;
   if (plan.elsewhere_first > 0 && flow.elsewhere_until == Time{0}) {
     // Another node may have to start a worker first: this one's GPUs are worth that long.
     const int64_t patience = spares_gpus(flow) ? kPatienceForGpus : 1;
@@ -272,8 +273,18 @@ SpillRequest Agent::spill_request(const FlowInfo& flow, uint32_t wanted, Resourc
   return request;
 }
 
+// The controller knows of a new node before the next view tells this one.
+bool Agent::awaits_its_node(ProcessId client, const FlowInfo& flow) const {
+  const Strategy& strategy = flow.spec.strategy;
+  return strategy.kind == StrategyKind::kNodeAffinity && config_.number != 0 &&
+         !is_remote(client) && strategy.node != to_hex(config_.node) &&
+         now_ < flow.waiting_since + config_.unknown_node_grace &&
+         !absent_nodes_.contains(strategy.node) && !cluster_.find(strategy.node);
+}
+
 // Of the backlog, what this node leaves to others though it might have room.
-uint32_t Agent::left_to_others(const FlowInfo& flow) const {
+uint32_t Agent::left_to_others(ProcessId client, const FlowInfo& flow) const {
+  if (awaits_its_node(client, flow)) return flow.backlog;
   if (flow.elsewhere_first == 0) return 0;
   // Bound to one other node: no wait makes this one do.
   const bool bound = flow.spec.strategy.kind == StrategyKind::kNodeAffinity;

@@ -99,7 +99,7 @@ std::optional<FlowKey> Agent::next_in_turn(const Pass& pass) const {
   std::tuple<uint32_t, uint32_t, uint64_t> best_rank;
   for (const auto& [key, flow] : flows_) {
     const uint32_t promised = promised_to(pass.promised, key);
-    if (flow.backlog <= promised + left_to_others(flow)) continue;
+    if (flow.backlog <= promised + left_to_others(key.first, flow)) continue;
     if (pass.passed_over.contains(key)) continue;
     const std::tuple rank(pass.client_leases.at(key.first), flow.held + promised, flow.last_grant);
     if (!best || rank < best_rank) {

@@ -50,6 +50,13 @@ class AgentRemoteTest : public ::testing::Test {
     spec.resources = cpus(1);
     return spec;
   }
+  static protocol::SchedulingClass softly_at(const NodeId& node) {
+    protocol::SchedulingClass spec = one_cpu();
+    spec.strategy.kind = StrategyKind::kNodeAffinity;
+    spec.strategy.soft = true;
+    spec.strategy.node = to_hex(node);
+    return spec;
+  }
   Asks asked() { return asked_of(bench); }
 
   AgentBench bench;
@@ -152,11 +159,28 @@ TEST_F(AgentRemoteTest, HardAffinityGoesToThatNodeOrIsRefused) {
 }
 
 TEST_F(AgentRemoteTest, SoftAffinityToANodeThatIsGoneRunsAnywhere) {
-  protocol::SchedulingClass spec = one_cpu();
-  spec.strategy.kind = StrategyKind::kNodeAffinity;
-  spec.strategy.soft = true;
-  spec.strategy.node = to_hex(kSecond);
-  ask(1, spec);
+  see({view_of(2, cpus(4), {})});
+  bench.send(FromController{NodeGone{kSecond, 2, 1, {}, 1}});
+  ask(1, softly_at(kSecond));
+  EXPECT_EQ(bench.grants().size(), 1u);
+}
+
+TEST_F(AgentRemoteTest, SoftAffinityAwaitsANodeThatTheNextViewMayBring) {
+  ask(1, softly_at(kThird));
+  bench.advance_by(400ms);
+  EXPECT_TRUE(bench.grants().empty());   // though there is room
+  see({view_of(2, cpus(4), cpus(4)), view_of(3, cpus(4), cpus(4))});
+  EXPECT_EQ(asked(), (Asks{{3, 1}}));
+  EXPECT_TRUE(bench.grants().empty());
+}
+
+TEST_F(AgentRemoteTest, SoftAffinityToANodeThatNeverComesAwaitsItOnce) {
+  ask(1, softly_at(NodeId{9, 9}));
+  bench.advance_by(600ms);
+  const auto grants = bench.grants();
+  ASSERT_EQ(grants.size(), 1u);
+  bench.send(LeaseReturned{kDriver, grants[0].lease, false});
+  ask(1, softly_at(NodeId{9, 9}));
   EXPECT_EQ(bench.grants().size(), 1u);
 }
 
