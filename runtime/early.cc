@@ -20,6 +20,7 @@ namespace {
 
 constexpr uint32_t kEarlyDepsMax = 16;       // of a task that is looked at again at each argument
 constexpr size_t kFollowersMax = 16;         // looked at of one result
+constexpr size_t kEndsMax = 128;             // looked at of what a worker has
 constexpr double kRoundTripUs = 50;          // from a worker's result to the start of what waits for it, over here
 constexpr uint32_t kOwnReturns = kStreaming | kDynamicReturns;   // flags of tasks that do not return plain values
 
@@ -42,11 +43,12 @@ Peer* Submitter::early_peer(Task& task) {
     made_us = std::max(made_us, maker->sent_us);
   }
   if (!peer || peer->sched != c || !peer->alive || peer->recalled || peer->slots != 1) return nullptr;
-  if (node_of(peer->process) != rt_.session.welcome.node || peer->lane.overflow_bytes() > 0) return nullptr;
+  if (node_of(peer->process) != rt_.session.welcome.node) return nullptr;
   if (t.definition.flags & kOwnReturns || c->spec.strategy.kind == StrategyKind::kSpread) return nullptr;
   if (c->queue.size > 0 || rt_.daemon.lane().overflow_bytes() > 0) return nullptr;
   bool room = *t.mean_us >= 0 && peer->backlog_us + *t.mean_us <= kPipelineBudgetUs &&
-              peer->in_flight.size < kPipelineTasksMax;
+              peer->in_flight.size < kPipelineTasksMax && peer->lane.overflow_bytes() == 0;
+  if (!room) peer->refill_at = std::max(peer->refill_at, peer->in_flight.size / 2);
   return room && is_best_place(*c, *peer, made_us) ? peer : nullptr;
 }
 
@@ -75,19 +77,33 @@ void Submitter::push_early(Task* task, Peer& peer) {
 void Submitter::push_followers() {
   for (size_t i = 0; i < followed_.size(); ++i) {
     Task* maker = followed_[i];
+    maker->followed = false;
     for (uint16_t r = 0; r < maker->n_returns; ++r) {
       const Entry& e = rt_.objects.at(maker->returns()[r]);
       if (!e.extra) continue;
       std::array<Task*, kFollowersMax> waiting{};
       const std::vector<Task*>& all = e.extra->dependents;
+      maker->followed = maker->followed || all.size() > waiting.size();
       std::copy_n(all.begin(), std::min(all.size(), waiting.size()), waiting.begin());
       for (Task* task : waiting) {
         if (!task || task->state != TaskState::kWaiting) continue;
         if (Peer* peer = early_peer(*task)) push_early(task, *peer);
+        else maker->followed = true;
       }
     }
   }
   followed_.clear();
+}
+
+// When the worker is half way through: at the end of its tasks it would have nothing until their results are here.
+void Submitter::follow_ends(Peer& peer) {
+  if (peer.refill_at == 0 || peer.in_flight.size > peer.refill_at) return;
+  peer.refill_at = 0;
+  Task* task = peer.in_flight.tail;
+  for (size_t n = 1; task && task->prev && n < kEndsMax; ++n) task = task->prev;
+  for (; task; task = task->next) {
+    if (task->followed) followed_.push_back(task);
+  }
 }
 
 void Submitter::look_at_early(SchedClass& c) {

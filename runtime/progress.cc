@@ -199,9 +199,12 @@ void Progress::post(std::function<void()> work) { posted_.push_back(std::move(wo
 void Progress::helper_main() {
   pthread_setname_np(pthread_self(), "sheaf-helper");
   prctl(PR_SET_TIMERSLACK, 50000, 0, 0, 0);
-  const bool watches = rt_.kind == protocol::ClientKind::kWorker;
   while (!stopping_) {
-    lock_.lock();
+    // Its holder may be off its core for milliseconds: to wait would take another core from those who work.
+    if (!lock_.try_lock()) {
+      nap(1);
+      continue;
+    }
     if (!leading_) drain();
     rt_.tick(Clock::now());   // also while a thread leads: a worker that waits for tasks does so nearly always
     bool lead = !leading_ && !has_loop_ && (ready_fd_ >= 0 || task_fd_ >= 0);
@@ -211,14 +214,18 @@ void Progress::helper_main() {
     bool close_eye = busy.load(std::memory_order_relaxed);
     lock_.unlock();
     for (auto& w : work) w();
-    int nap_ms = lead ? 0 : close_eye ? 1 : 20;
-    if (watches) {
-      if (disconnected_) usleep(1000);
-      else if (socket_ended(nap_ms)) set_disconnected();
-    } else if (nap_ms > 0) {
-      std::unique_lock nap(stop_mutex_);
-      stop_signal_.wait_for(nap, std::chrono::milliseconds(nap_ms), [this] { return stopping_.load(); });
-    }
+    nap(lead ? 0 : close_eye ? 1 : 20);
+  }
+}
+
+// The helper's pause. A worker's looks after the daemon meanwhile.
+void Progress::nap(int ms) {
+  if (rt_.kind == protocol::ClientKind::kWorker) {
+    if (disconnected_) usleep(1000);
+    else if (socket_ended(ms)) set_disconnected();
+  } else if (ms > 0) {
+    std::unique_lock nap(stop_mutex_);
+    stop_signal_.wait_for(nap, std::chrono::milliseconds(ms), [this] { return stopping_.load(); });
   }
 }
 

@@ -105,6 +105,7 @@ class Progress {
   void wake_others();
   bool in_loop_thread() const { return has_loop_ && loop_thread_ == std::this_thread::get_id(); }
   void helper_main();
+  void nap(int ms);
   bool socket_ended(int timeout_ms);
   void watch_main();
 

@@ -1,7 +1,9 @@
-// The lock of the runtime's tables. Held for tens of nanoseconds; a waiter yields soon, as the holder may share its core.
+// The lock of the runtime's tables. Held for tens of nanoseconds; a waiter yields soon, as the holder may share its core,
+// and then sleeps, as the holder was put off another core: a yield to a program that computes is a switch for nothing.
 #pragma once
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
 
@@ -16,7 +18,8 @@ class SpinLock {
     while (locked_.exchange(true, std::memory_order_acquire)) {
       while (locked_.load(std::memory_order_relaxed)) {
         if (++spins < kPauseSpins) cpu_pause();
-        else sched_yield();
+        else if (spins < kPauseSpins + kYields) sched_yield();
+        else usleep(kSleepUs);
       }
     }
   }
@@ -24,7 +27,8 @@ class SpinLock {
   void unlock() { locked_.store(false, std::memory_order_release); }
 
  private:
-  static constexpr int kPauseSpins = 100;
+  static constexpr int kPauseSpins = 100, kYields = 20;
+  static constexpr unsigned kSleepUs = 50;
   std::atomic<bool> locked_{false};
 };
 

@@ -245,6 +245,7 @@ void Submitter::push_class(SchedClass& c) {
     push(task, *peer);
     if (task->followed) followed_.push_back(task);
   }
+  for (Peer* p : c.leases) follow_ends(*p);
   if (!followed_.empty()) push_followers();
   // What is needed no more is withdrawn at the next tick: a stream of short tasks would ask and withdraw all the time.
   bool more = c.queue.size > 0;

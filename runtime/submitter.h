@@ -116,6 +116,7 @@ class Submitter {
   void push_early(Task* task, Peer& peer);
   // Those that wait for what was just sent.
   void push_followers();
+  void follow_ends(Peer& peer);
   // What could start elsewhere by now, and whether what was cancelled by force has started all the same.
   void look_at_early(SchedClass& c);
   // Back from a worker that did not run it.

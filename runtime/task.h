@@ -146,6 +146,7 @@ struct Peer {
   double sent_us = 0;                // the same of all that was ever sent
   uint32_t early = 0;                // of in_flight: sent before their arguments were made
   uint32_t early_ready = 0;          // of these, as of the last tick: they could start elsewhere by now
+  uint32_t refill_at = 0;            // size of in_flight; tasks that follow its last ones found no room. 0: none did
   uint64_t oldest_seen = 0;          // cookie of the oldest in flight at the last tick
   // In flight, not waiting for anything made here.
   uint32_t loose() const { return in_flight.size - early + early_ready; }

@@ -123,6 +123,30 @@ TEST_F(EarlyTest, WhatWaitsFollowsWhenItsMakerIsSent) {
   for (int64_t c = 0; c < 4; ++c) EXPECT_EQ(sheaf::get(ends[static_cast<size_t>(c)], 20s), c << 7);
 }
 
+// Not only when its last task is answered: it would have nothing to do until more is there.
+TEST_F(EarlyTest, WorkerThatIsHalfThroughGetsWhatFollowsItsLastTask) {
+  constexpr int kBefore = 300, kAfter = 900;
+  auto follow = [](Ref last, int n) {
+    for (int i = 1; i <= n; ++i) {
+      last = sheaf::task(add).remote(last, 1);
+      if (i % 100 == 0) std::this_thread::sleep_for(25ms);   // it takes in what lies in its lane
+    }
+    return last;
+  };
+  Ref passed = follow(start_held(1), kBefore);
+  Ref met = sheaf::task(meet).remote(temp_.file("meeting"), 2, passed);
+  Ref last = follow(met, kAfter);
+  const uint32_t most = in_flight();
+  ASSERT_GT(most, uint32_t{kBefore + 20});
+  ASSERT_LT(most, uint32_t{2 * kBefore});
+  release();
+  EXPECT_EQ(sheaf::get(passed, 20s), 1 + kBefore);
+  const uint32_t left = most - kBefore;   // of these
+  EXPECT_TRUE(eventually([&] { return in_flight() > left + 20; }, 5s)) << in_flight() << ", were " << most;
+  std::ofstream(temp_.file("meeting"), std::ios::app) << "x\n";
+  EXPECT_EQ(sheaf::get(last, 20s), 1 + kBefore + kAfter);
+}
+
 TEST_F(EarlyTest, ErrorsOfMakersBecomeTheirFollowers) {
   Ref bad = start_held(-1);
   Ref one = plus(bad, 1), two = plus(one, 1);
