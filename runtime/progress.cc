@@ -18,6 +18,8 @@ namespace sheaf::runtime {
 
 namespace {
 
+constexpr int kTriesMax = 10;   // of the helper, a millisecond apart, to have the lock without waiting for it
+
 void signal_fd(int fd) {
   if (fd < 0) return;
   uint64_t one = 1;
@@ -199,12 +201,17 @@ void Progress::post(std::function<void()> work) { posted_.push_back(std::move(wo
 void Progress::helper_main() {
   pthread_setname_np(pthread_self(), "sheaf-helper");
   prctl(PR_SET_TIMERSLACK, 50000, 0, 0, 0);
+  int missed = 0;
   while (!stopping_) {
     // Its holder may be off its core for milliseconds: to wait would take another core from those who work.
     if (!lock_.try_lock()) {
-      nap(1);
-      continue;
+      if (++missed < kTriesMax) {
+        nap(1);
+        continue;
+      }
+      lock_.lock();   // so many threads use it that it is hardly ever free
     }
+    missed = 0;
     if (!leading_) drain();
     rt_.tick(Clock::now());   // also while a thread leads: a worker that waits for tasks does so nearly always
     bool lead = !leading_ && !has_loop_ && (ready_fd_ >= 0 || task_fd_ >= 0);
