@@ -19,9 +19,10 @@ constexpr double kTaskUsMin = 0.5;   // what a worker needs for a task that does
 constexpr double kWakeUs = 150;
 constexpr double kTinyUs = 1.5;
 
-// Answers that come so often are taken in heaps, while every worker has work for twice as long as they lie.
+// Answers that come so often are taken in heaps, while every worker has work for longer. Who has less is awake at its end.
 constexpr double kOftenUs = 100;
-constexpr double kRestMinUs = 25, kRestMaxUs = 100;
+constexpr std::chrono::microseconds kRest{100};
+constexpr double kRestBacklogUs = 200;
 
 constexpr bool is_power_of_two(uint32_t n) { return (n & (n - 1)) == 0; }
 bool is_tiny(const Template& t) { return *t.mean_us >= 0 && *t.mean_us < kTinyUs; }
@@ -376,11 +377,13 @@ std::chrono::microseconds Submitter::rest_time(Deadline now) {
   const double us = std::chrono::duration<double, std::micro>(now - std::exchange(answers_seen_at_, now)).count();
   const auto n = static_cast<double>(answers_ - std::exchange(answers_seen_, answers_));
   if (us > n * kOftenUs) return {};
-  double rest = lease_count_ > 0 ? kRestMaxUs : 0;
+  if (lease_count_ == 0) return {};
   for (auto& [key, c] : classes_) {
-    for (Peer* p : c->leases) rest = std::min(rest, p->backlog_us / 2);
+    for (Peer* p : c->leases) {
+      if (p->backlog_us < kRestBacklogUs) return {};
+    }
   }
-  return std::chrono::microseconds(rest < kRestMinUs ? 0 : static_cast<int>(rest));
+  return kRest;
 }
 
 void Submitter::return_all_leases() {
