@@ -48,7 +48,8 @@ Peer* Submitter::early_peer(Task& task) {
   if (c->queue.size > 0 || rt_.daemon.lane().overflow_bytes() > 0) return nullptr;
   bool room = *t.mean_us >= 0 && peer->backlog_us + *t.mean_us <= kPipelineBudgetUs &&
               peer->in_flight.size < kPipelineTasksMax && peer->lane.overflow_bytes() == 0;
-  if (!room) peer->refill_at = std::max(peer->refill_at, peer->in_flight.size / 2);
+  // Chains only: behind what several makers share, the tasks that go by way of the driver would stand longer.
+  if (!room && task.n_deps == 1) peer->refill_at = std::max(peer->refill_at, peer->in_flight.size / 2);
   return room && is_best_place(*c, *peer, made_us) ? peer : nullptr;
 }
 

@@ -1,9 +1,7 @@
-// The lock of the runtime's tables. Held for tens of nanoseconds; a waiter yields soon, as the holder may share its core,
-// and then sleeps, as the holder was put off another core: a yield to a program that computes is a switch for nothing.
+// The lock of the runtime's tables. Held for tens of nanoseconds; a waiter yields soon, as the holder may share its core.
 #pragma once
 
 #include <sched.h>
-#include <unistd.h>
 
 #include <atomic>
 
@@ -18,8 +16,7 @@ class SpinLock {
     while (locked_.exchange(true, std::memory_order_acquire)) {
       while (locked_.load(std::memory_order_relaxed)) {
         if (++spins < kPauseSpins) cpu_pause();
-        else if (spins < kPauseSpins + kYields) sched_yield();
-        else usleep(kSleepUs);
+        else sched_yield();
       }
     }
   }
@@ -27,8 +24,7 @@ class SpinLock {
   void unlock() { locked_.store(false, std::memory_order_release); }
 
  private:
-  static constexpr int kPauseSpins = 100, kYields = 20;
-  static constexpr unsigned kSleepUs = 50;
+  static constexpr int kPauseSpins = 100;
   std::atomic<bool> locked_{false};
 };
 

@@ -20,7 +20,7 @@ constexpr double kWakeUs = 150;
 constexpr double kTinyUs = 1.5;
 
 // Answers that come so often are taken in heaps, while every worker has work for longer. Who has less is awake at its end.
-constexpr double kOftenUs = 100;
+constexpr double kOftenUs = 25;
 constexpr std::chrono::microseconds kRest{100};
 constexpr double kRestBacklogUs = 200;
 
